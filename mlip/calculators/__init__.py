@@ -1,0 +1,1 @@
+"""ASE calculators of our checkpoints and of published universal potentials."""

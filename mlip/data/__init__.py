@@ -1,0 +1,1 @@
+"""Frames from files: cards, readers, checks, splits, energy references, batches."""

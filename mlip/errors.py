@@ -1,0 +1,17 @@
+"""Sentences for the user: what is wrong, where, and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UnsupportedElementError(ValueError):
+    """A structure holds elements that the potential was not trained on."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x' or 'y'?"`` for near matches of ``name``, else the known names."""
+    known = sorted(known)
+    near = get_close_matches(name, known, n=3, cutoff=0.55)
+    if near:
+        return "; did you mean " + " or ".join(repr(match) for match in near) + "?"
+    return f"; known: {', '.join(known)}" if known else ""

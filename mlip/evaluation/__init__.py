@@ -1,0 +1,1 @@
+"""Errors of a potential on labelled frames: metrics, parity plots, report."""

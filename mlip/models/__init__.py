@@ -1,0 +1,1 @@
+"""Potentials: a backbone, heads in listed order, and terms."""

@@ -1,0 +1,1 @@
+"""Backbones map a graph to features of its atoms."""

@@ -1,0 +1,1 @@
+"""Heads map features to named outputs."""

@@ -1,0 +1,1 @@
+"""Terms add energy without features."""

@@ -1,0 +1,1 @@
+"""Properties: (Atoms, Calculator) to numbers; only ASE is imported here."""

@@ -1,0 +1,89 @@
+"""The one place that tames the process: threads, unsafe loading, import order of e3nn and mace."""
+
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use (affinity, not the size of the machine)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def set_threads(threads: int | None = None) -> int:
+    """Fix the number of threads of torch and BLAS; oversubscription costs up to ten times.
+
+    Args:
+        threads: Threads to use; None takes ``OMP_NUM_THREADS`` if set, else every available core.
+
+    Returns:
+        The number of threads in force.
+
+    Raises:
+        ValueError: If ``threads`` is below one.
+    """
+    if threads is None:
+        threads = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
+    if threads < 1:
+        raise ValueError(f"threads is {threads}: give a whole number of at least 1, or null for all cores")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    return threads
+
+
+def import_e3nn() -> ModuleType:
+    """Import e3nn; its 0.4 line unpickles a constants file that torch >= 2.6 refuses by default."""
+    import torch
+
+    torch.serialization.add_safe_globals([slice])
+    return import_module("e3nn.o3")
+
+
+def import_mace() -> ModuleType:
+    """Import mace without letting it switch off safe loading for the whole process.
+
+    ``import mace`` sets ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``; the variable is put back afterwards.
+
+    Raises:
+        ModuleNotFoundError: If the ``mace`` extra is not installed, with the command that installs it.
+    """
+    if find_spec("mace") is None:
+        raise ModuleNotFoundError(
+            "the mace backbone needs the package mace-torch: pip install 'mlip-suite[mace]'"
+        )
+    before = os.environ.get(_UNSAFE)
+    import_e3nn()
+    try:
+        return import_module("mace.modules")
+    finally:
+        if before is None:
+            os.environ.pop(_UNSAFE, None)
+        else:
+            os.environ[_UNSAFE] = before
+
+
+def load_tensors(path: Path, **kwargs: Any) -> Any:
+    """Read a torch file that holds tensors and plain containers only; never runs pickled code.
+
+    Raises:
+        ValueError: If the file is truncated, or holds anything that would have to be executed.
+    """
+    import torch
+
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu", **kwargs)
+    except Exception as error:  # torch raises a different class for each kind of damage
+        raise ValueError(
+            f"{path} cannot be read as plain tensors: it is damaged, or it is a pickled program "
+            f"that mlip refuses to run ({type(error).__name__})"
+        ) from error

@@ -1,0 +1,1 @@
+"""Contract suites that any potential can be put through."""
