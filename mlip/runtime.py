@@ -1,8 +1,12 @@
 """The one place that tames the process: threads, unsafe loading, import order of e3nn and mace."""
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,12 +68,23 @@ def import_mace() -> ModuleType:
     before = os.environ.get(_UNSAFE)
     import_e3nn()
     try:
-        return import_module("mace.modules")
+        with quiet_third_party():
+            return import_module("mace.modules")
     finally:
         if before is None:
             os.environ.pop(_UNSAFE, None)
         else:
             os.environ[_UNSAFE] = before
+
+
+@contextmanager
+def quiet_third_party() -> Iterator[None]:
+    """Hold back the notices that mace and e3nn give on import and construction; errors pass."""
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.filterwarnings("ignore", message=".*TorchScript type system.*")
+        warnings.filterwarnings("ignore", message=".*To copy construct from a tensor.*")
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        yield
 
 
 def load_tensors(path: Path, **kwargs: Any) -> Any:

@@ -1,0 +1,39 @@
+"""What a backbone is: a graph in, features of every atom out."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mlip.graph import Geometry
+
+
+@dataclass
+class Features:
+    """Features of the atoms after each layer.
+
+    Args:
+        invariant: One (atoms, channels) tensor a layer: what every head can read.
+        equivariant: One (atoms, irreps) tensor a layer, laid out as the backbone's
+            ``irreps`` say; empty for backbones without.
+    """
+
+    invariant: list[Float[Tensor, "atoms channels"]]
+    equivariant: list[Float[Tensor, "atoms irreps"]]
+
+
+class Backbone(nn.Module, ABC):
+    """Maps a graph to features.
+
+    Subclasses set ``r_max`` (Å), ``reach`` (Å: beyond it no atom can influence another) and
+    ``channels`` (number of invariants after each layer) and implement :meth:`forward`.
+    """
+
+    r_max: float
+    reach: float
+    channels: tuple[int, ...]
+
+    @abstractmethod
+    def forward(self, geometry: Geometry) -> Features:
+        """Return the features of every atom."""

@@ -1,0 +1,22 @@
+"""What a head is: features in, named outputs out."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from mlip.graph import Geometry
+from mlip.models.backbone import Features
+
+
+class Head(nn.Module, ABC):
+    """Maps features to outputs named as in ``mlip.keys.FIELDS``.
+
+    Heads run in the listed order; ``outputs`` holds what earlier heads gave. An output called
+    ``energies`` is an energy of each atom, eV, and is added to the potential energy.
+    """
+
+    @abstractmethod
+    def forward(
+        self, features: Features, geometry: Geometry, outputs: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the new outputs."""
