@@ -1,0 +1,106 @@
+"""Any file that ASE reads: vasprun.xml, OUTCAR, .traj, .db, .cif, POSCAR, ..."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled
+from ase.io import iread
+
+from mlip.data.record import Record
+from mlip.keys import FIELDS
+
+# The last line of a finished run. ASE reads the steps of an unfinished one without a word, and the
+# last of them may be incomplete.
+_ENDINGS = {"vasp-xml": "</modeling>", "vasp-out": "General timing and accounting"}
+_TAIL_BYTES = 20_000
+_STRUCTURE = ("numbers", "positions")
+
+
+def read_ase(path: Path, file_format: str) -> Iterator[Record]:
+    """Yield the records of a file through ASE's own reader.
+
+    Forces are the raw ones of the source; components held fixed are marked in ``constrained``.
+
+    Args:
+        path: File to read.
+        file_format: ASE's name of the format, ``vasp-xml`` for instance.
+
+    Raises:
+        ValueError: If ASE cannot read the file, or a VASP run did not finish.
+    """
+    _require_finished(path, file_format)
+    index = 0
+    images = iread(str(path), index=":", format=file_format, do_not_split_by_at_sign=True)
+    while True:
+        try:
+            atoms = next(images, None)
+        except Exception as error:  # each of ASE's parsers fails in its own way
+            raise ValueError(
+                f"{path}#{index} cannot be read as {file_format} "
+                f"({type(error).__name__}: {error}); the file is truncated, damaged or of another "
+                "format: fetch or write it again"
+            ) from error
+        if atoms is None:
+            return
+        yield _record(atoms, f"{path}#{index}")
+        index += 1
+
+
+def _require_finished(path: Path, file_format: str) -> None:
+    ending = _ENDINGS.get(file_format)
+    if ending is None or path.suffix in (".gz", ".bz2", ".xz"):
+        return
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - _TAIL_BYTES), os.SEEK_SET)
+        if ending.encode() in handle.read():
+            return
+    raise ValueError(
+        f"{path} does not end with {ending!r}: the run did not finish or the file is truncated; "
+        f"finish it, or keep its complete steps with: ase convert {path.name} steps.extxyz"
+    )
+
+
+def _record(atoms: Atoms, source: str) -> Record:
+    info, arrays = _info(atoms), _arrays(atoms)
+    for key, value in _results(atoms).items():
+        level = FIELDS[key].level if key in FIELDS else "graph"
+        if level == "graph" and np.shape(value)[:1] == (len(atoms),) and key not in FIELDS:
+            level = "atom"
+        (arrays if level == "atom" else info)[key] = value
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
+    return Record(bare, info, arrays, source, _constrained(atoms))
+
+
+def _info(atoms: Atoms) -> dict[str, Any]:
+    # ASE databases keep the user's own keys one level down.
+    info = dict(atoms.info)
+    for nested in ("key_value_pairs", "data"):
+        if isinstance(info.get(nested), dict):
+            info |= info.pop(nested)
+    return info
+
+
+def _arrays(atoms: Atoms) -> dict[str, np.ndarray]:
+    return {key: value for key, value in atoms.arrays.items() if key not in _STRUCTURE}
+
+
+def _results(atoms: Atoms) -> dict[str, Any]:
+    """Results that the file holds; ``results`` is raw, where ``get_forces`` applies constraints."""
+    results = getattr(atoms.calc, "results", {})
+    return {key: value for key, value in results.items() if value is not None}
+
+
+def _constrained(atoms: Atoms) -> np.ndarray | None:
+    """Return (atoms, 3), True where a component is fixed; constraints that only couple are left."""
+    fixed = np.zeros((len(atoms), 3), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixCartesian):
+            fixed[constraint.index] |= np.asarray(constraint.mask)
+        elif isinstance(constraint, FixAtoms | FixScaled | FixedLine | FixedPlane):
+            # A scaled, line or plane constraint mixes the Cartesian components of its atoms.
+            fixed[constraint.index] = True
+    return fixed if fixed.any() else None
