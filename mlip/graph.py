@@ -21,11 +21,13 @@ class AtomGraph(Data):
 
     Positions, cells and labels are float64 whatever the precision of the model: edge vectors are
     formed in float64 and rounded afterwards. Fields as in ``mlip.keys.FIELDS``, and
-    ``edge_index`` (2, edges), ``edge_shift`` (edges, 3), ``batch`` (atoms,).
+    ``edge_index`` (2, edges), ``edge_shift`` (edges, 3), ``edge_pair`` (edges,), ``batch`` (atoms,).
     """
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Only edge indices move when structures are joined."""
+        """Indices of atoms and of pairs move when structures are joined."""
+        if key == "edge_pair":
+            return value.shape[0] // 2
         return self.num_nodes if key == "edge_index" else 0
 
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -46,6 +48,7 @@ class Geometry:
         edge_index: (2, edges) sender and receiver.
         edge_vectors: (edges, 3) from sender to receiver, Å, in the precision of the model.
         edge_lengths: (edges,) Å, in the precision of the model.
+        edge_pair: (edges,) an edge and its reverse share one number.
         batch: (atoms,) structure of each atom.
         graphs: Number of structures.
     """
@@ -58,6 +61,7 @@ class Geometry:
     edge_index: Int[Tensor, "2 edges"]
     edge_vectors: Float[Tensor, "edges 3"]
     edge_lengths: Float[Tensor, " edges"]
+    edge_pair: Int[Tensor, " edges"]
     batch: Int[Tensor, " atoms"]
     graphs: int
 
@@ -65,6 +69,12 @@ class Geometry:
     def atoms(self) -> int:
         """Number of atoms in all structures."""
         return self.atomic_numbers.shape[0]
+
+    @property
+    def pair_edges(self) -> Int[Tensor, " pairs"]:
+        """One edge of every pair, in the order of the pair numbers."""
+        edges = torch.arange(self.edge_pair.shape[0], device=self.edge_pair.device)
+        return edges.new_empty(edges.shape[0] // 2).index_copy(0, self.edge_pair, edges)
 
 
 def from_atoms(
@@ -83,7 +93,7 @@ def from_atoms(
     Raises:
         ValueError: For an impossible cell or cutoff, or a label of the wrong shape.
     """
-    edge_index, shift = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, r_max)
+    edge_index, shift, pair = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, r_max)
     graph = AtomGraph(
         positions=torch.tensor(atoms.positions, dtype=torch.float64),
         atomic_numbers=torch.tensor(atoms.numbers, dtype=torch.int64),
@@ -91,6 +101,7 @@ def from_atoms(
         pbc=torch.tensor(atoms.pbc, dtype=torch.bool)[None],
         edge_index=torch.from_numpy(edge_index),
         edge_shift=torch.from_numpy(shift).to(torch.float64),
+        edge_pair=torch.from_numpy(pair),
         num_nodes=len(atoms),
     )
     labels = labels or {}

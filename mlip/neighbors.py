@@ -11,7 +11,7 @@ def neighbor_list(
     cell: Float[np.ndarray, "3 3"],
     pbc: Bool[np.ndarray, "3"],
     r_max: float,
-) -> tuple[Int[np.ndarray, "2 edges"], Int[np.ndarray, "edges 3"]]:
+) -> tuple[Int[np.ndarray, "2 edges"], Int[np.ndarray, "edges 3"], Int[np.ndarray, " edges"]]:
     """Return every directed pair of atoms closer than ``r_max``, periodic images included.
 
     Edges are sorted by receiver, so that sums over neighbours walk through memory in order. The
@@ -24,7 +24,9 @@ def neighbor_list(
         r_max: Cutoff, Å; may exceed the cell.
 
     Returns:
-        ``edge_index`` (sender, receiver) and the integer cell shift of each edge.
+        ``edge_index`` (sender, receiver), the integer cell shift of each edge, and the number of
+        its pair: an edge and its reverse share one, so that what depends on the distance alone
+        need be computed once for both.
 
     Raises:
         ValueError: If ``r_max`` is not positive, a coordinate is not finite, or a periodic lattice
@@ -37,13 +39,26 @@ def neighbor_list(
     if not np.isfinite(positions).all():
         atom = int(np.argwhere(~np.isfinite(positions))[0, 0])
         raise ValueError(f"the position of atom {atom} is {positions[atom]}: it must be finite")
+    first, second, shift = _pairs(positions, box, np.asarray(pbc, dtype=bool), r_max)
+    sender = np.concatenate([first, second])
+    receiver = np.concatenate([second, first])
+    shift = np.concatenate([shift, -shift])
+    order = np.argsort(receiver, kind="stable")
+    pair = np.tile(np.arange(len(first)), 2)
+    return np.stack([sender, receiver])[:, order], shift[order], pair[order]
+
+
+def _pairs(
+    positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, r_max: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every pair once; the vector is ``positions[second] - positions[first] + shift @ box``."""
     if len(positions) == 0:
-        return np.zeros((2, 0), dtype=np.int64), np.zeros((0, 3), dtype=np.int64)
-    receiver, sender, shift = NeighborList(cutoff=r_max, full_list=True, sorted=True).compute(
+        empty = np.zeros(0, dtype=np.int64)
+        return empty, empty, np.zeros((0, 3), dtype=np.int64)
+    first, second, shift = NeighborList(cutoff=r_max, full_list=False).compute(
         points=positions, box=box, periodic=[bool(periodic) for periodic in pbc], quantities="ijS"
     )
-    edge_index = np.stack([sender, receiver]).astype(np.int64)
-    return edge_index, -shift.astype(np.int64)
+    return first.astype(np.int64), second.astype(np.int64), shift.astype(np.int64)
 
 
 def _box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

@@ -140,7 +140,7 @@ class Potential(nn.Module):
             atomic_numbers=graph.atomic_numbers, species=species,
             positions=leaves.strained, cell=leaves.cell, pbc=graph.pbc,
             edge_index=graph.edge_index, edge_vectors=vectors,
-            edge_lengths=torch.linalg.vector_norm(vectors, dim=-1),
+            edge_lengths=torch.linalg.vector_norm(vectors, dim=-1), edge_pair=graph.edge_pair,
             batch=leaves.batch, graphs=graph.cell.shape[0],
         )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mlip.graph import Geometry
 from mlip.models.backbone import Backbone, Features
+from mlip.models.backbones.scalar_convolution import ScalarConvolution
 from mlip.runtime import import_mace, quiet_third_party
 
 
@@ -84,6 +85,10 @@ class Mace(Backbone):
         self.spherical_harmonics: nn.Module = network.spherical_harmonics
         self.radial_embedding: nn.Module = network.radial_embedding
         self.interactions: nn.ModuleList = network.interactions
+        self.shares_pairs = all(_is_scalar(block) for block in self.interactions)
+        if self.shares_pairs:
+            for block in self.interactions:
+                _speed_up(block)
         self.products: nn.ModuleList = network.products
         self.register_buffer("atomic_numbers", torch.tensor(numbers), persistent=False)
 
@@ -93,8 +98,13 @@ class Mace(Backbone):
             geometry.edge_vectors.dtype
         )
         edge_attributes = self.spherical_harmonics(geometry.edge_vectors)
+        lengths, edge_index, ends = geometry.edge_lengths, geometry.edge_index, geometry.edge_index
+        if self.shares_pairs:  # radial functions are the same for an edge and its reverse
+            edges = geometry.pair_edges
+            lengths, ends = lengths[edges], edge_index[:, edges]
+            edge_index = torch.cat([edge_index, geometry.edge_pair[None]])
         edge_features, cutoff = self.radial_embedding(
-            geometry.edge_lengths[:, None], species, geometry.edge_index, self.atomic_numbers
+            lengths[:, None], species, ends, self.atomic_numbers
         )
         nodes = self.node_embedding(species)
         features = Features([], [])
@@ -103,13 +113,28 @@ class Mace(Backbone):
         ):
             message, skip = interaction(
                 node_attrs=species, node_feats=nodes, edge_attrs=edge_attributes,
-                edge_feats=edge_features, edge_index=geometry.edge_index, cutoff=cutoff,
+                edge_feats=edge_features, edge_index=edge_index, cutoff=cutoff,
                 first_layer=layer == 0,
             )
             nodes = product(node_feats=message, sc=skip, node_attrs=species)
             features.invariant.append(nodes[:, :width])
             features.equivariant.append(nodes)
         return features
+
+
+def _is_scalar(block: Any) -> bool:
+    """Whether a block sends scalars only, with weights from the radial functions only."""
+    plain = type(block).__name__ in (
+        "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
+    )
+    return plain and all(irrep.l == 0 and irrep.p == 1 for _, irrep in block.edge_irreps)
+
+
+def _speed_up(block: Any) -> None:
+    """Replace the convolution through mace-torch's own hook for fused kernels."""
+    degrees = [irrep.l for _, irrep in block.conv_tp.irreps_out]
+    block.conv_tp = ScalarConvolution(block.edge_irreps.dim, degrees)
+    block.conv_fusion = True
 
 
 def _block(modules: Any, name: str) -> type:

@@ -1,0 +1,65 @@
+"""Messages from scalar features: neighbours are summed by one matrix product an atom and degree."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class ScalarConvolution(nn.Module):
+    """Drop-in for a tensor-product convolution whose node features are all scalars.
+
+    ``m_i^{lm} = Σ_j w_ij^l h_j Y_lm(r_ij)`` per channel. The general code forms
+    ``w h Y`` for every edge, channel and component before it sums; here the sum over the
+    neighbours of an atom is a matrix product, so nothing of that size is ever stored.
+
+    Args:
+        channels: Number of scalars of a node.
+        degrees: Degree l of each path, in the order of the weights and of the output.
+    """
+
+    def __init__(self, channels: int, degrees: Sequence[int]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.degrees = tuple(degrees)
+        self.weight_numel = channels * len(self.degrees)
+
+    def forward(
+        self,
+        nodes: Float[Tensor, "atoms channels"],
+        harmonics: Float[Tensor, "edges components"],
+        weights: Float[Tensor, "pairs weights"],
+        edge_index: Int[Tensor, "3 edges"],
+    ) -> Float[Tensor, "atoms irreps"]:
+        """Return the summed messages, laid out as e3nn does: channel before component.
+
+        Args:
+            nodes: Scalars of every atom.
+            harmonics: Spherical harmonics of every edge, degree after degree.
+            weights: Radial weights of every pair of opposite edges.
+            edge_index: Sender, receiver and pair of every edge, sorted by receiver, as
+                :func:`mlip.neighbors.neighbor_list` gives them.
+        """
+        sender, receiver, pair = edge_index
+        atoms, width = nodes.shape[0], len(self.degrees) * self.channels
+        count = torch.bincount(receiver, minlength=atoms)
+        most = int(count.max()) if len(receiver) else 0
+        first = torch.cumsum(count, 0) - count
+        slot = torch.arange(len(receiver), device=receiver.device) + receiver * most - first[receiver]
+        values = weights[pair].view(-1, len(self.degrees), self.channels) * nodes[sender][:, None, :]
+        values = _spread(values.reshape(-1, width), slot, atoms * most).view(atoms, most, width)
+        harmonics = _spread(harmonics, slot, atoms * most).view(atoms, most, harmonics.shape[1])
+        parts, start = [], {0: 0}
+        for degree in range(max(self.degrees)):
+            start[degree + 1] = start[degree] + 2 * degree + 1
+        for path, degree in enumerate(self.degrees):
+            left = values[:, :, path * self.channels : (path + 1) * self.channels]
+            right = harmonics[:, :, start[degree] : start[degree] + 2 * degree + 1]
+            parts.append(torch.bmm(left.transpose(1, 2), right).flatten(1))
+        return torch.cat(parts, dim=1)
+
+
+def _spread(values: Tensor, slot: Tensor, slots: int) -> Tensor:
+    """Give every atom the same number of rows; rows without a neighbour are zero."""
+    return values.new_zeros(slots, values.shape[1]).index_copy(0, slot, values)

@@ -1,0 +1,93 @@
+"""The Lightning module: one step, validation with averaged weights, optimiser and schedule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mlip.graph import AtomGraph
+from mlip.models.potential import Potential
+from mlip.training.loss import Loss
+from mlip.training.metrics import RunningErrors
+
+
+class TrainingModule(lightning.LightningModule):
+    """Trains a potential.
+
+    Args:
+        potential: The potential; its weights are trained in place.
+        loss: What to minimise.
+        optimizer: Parameters -> optimiser.
+        schedule: Optimiser -> Lightning scheduler config, or None for a constant rate.
+        ema_decay: Decay a step of the exponential moving average that validation and checkpoints
+            use; 0 switches it off.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        loss: Loss,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        schedule: Callable[..., Any] | None = None,
+        ema_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.potential = potential
+        self.loss = loss
+        self.averaged = (
+            AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+            if ema_decay > 0
+            else None
+        )
+        if self.averaged is not None:
+            self.averaged.requires_grad_(False)
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._errors = RunningErrors()
+
+    @property
+    def best_guess(self) -> Potential:
+        """The averaged potential if there is one, else the trained one."""
+        return self.averaged.module if self.averaged is not None else self.potential
+
+    def training_step(self, batch: AtomGraph, _: int) -> Tensor:
+        """Return the loss of one batch."""
+        outputs = self.potential(batch, outputs=self.loss.names, differentiable=True)
+        total, parts = self.loss(outputs, batch)
+        size = batch.cell.shape[0]
+        self.log("train/loss", total, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        for name, value in parts.items():
+            self.log(f"train/{name}_loss", value, on_step=False, on_epoch=True, batch_size=size)
+        return total
+
+    def on_train_batch_end(self, outputs: Any, batch: AtomGraph, batch_idx: int) -> None:
+        """Let the average follow the weights."""
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.potential)
+
+    def validation_step(self, batch: AtomGraph, _: int) -> None:
+        """Accumulate the errors and the loss of one batch."""
+        outputs = self.best_guess(batch, outputs=("forces", "stress"))
+        total, _parts = self.loss(outputs, batch)
+        self.log("val/loss", total, prog_bar=True, batch_size=batch.cell.shape[0])
+        self._errors.update(outputs, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the errors over the whole split."""
+        for name, value in self._errors.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name.startswith("forces_rmse"))
+        self._errors.reset()
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser, and its schedule if there is one."""
+        optimizer = self._optimizer(self.potential.parameters())
+        if self._schedule is None:
+            return optimizer
+        scheduler = self._schedule(optimizer)
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            return {"optimizer": optimizer,
+                    "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
