@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from mlip.data.fields import ASE, HOW_TO_DECLARE, FieldMap, look_alikes
 from mlip.data.frame import Frame
@@ -17,6 +17,9 @@ from mlip.errors import suggest
 _XYZ = ("xyz", "extxyz")
 _PICKLES = (".pkl", ".pickle", ".pckl", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
 _UNSAFE = ("bundletrajectory", "postgresql", "mysql")
+_KNOWN = (
+    "name an .extxyz file or one that ASE reads (vasprun.xml, OUTCAR, .traj, .db, .cif, POSCAR)"
+)
 _COMPRESSION = (".gz", ".bz2", ".xz")
 
 
@@ -115,12 +118,11 @@ def _refuse_pickle(path: Path) -> None:
 
 def _guess(path: Path) -> str:
     try:
-        found = filetype(str(path), guess=False)
+        found = filetype(str(path))
     except (UnknownFileTypeError, OSError, EOFError) as error:
-        raise ValueError(
-            f"{path}: the format is not known ({error}); name an .extxyz file or one "
-            "that ASE reads (vasprun.xml, OUTCAR, .traj, .db, .cif, POSCAR)"
-        ) from error
+        raise ValueError(f"{path}: the format is not known ({error}); {_KNOWN}") from error
+    if found not in ioformats or not ioformats[found].can_read:
+        raise ValueError(f"{path}: the format {found!r} is not known; {_KNOWN}")
     if found in _UNSAFE:
         raise ValueError(f"{path}: the format {found} is not read; convert it to extended XYZ")
     return found

@@ -1,0 +1,323 @@
+"""Checks of labelled frames before any work starts: pure functions that return findings."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mlip.data.check_structures import (
+    check_distances,
+    check_duplicates,
+    check_elements,
+    check_geometry,
+    usable,
+)
+from mlip.data.energy_references import fit_energy_references, reference_residuals
+from mlip.data.findings import Finding, examples, require
+from mlip.data.frame import Frame
+from mlip.keys import FIELDS
+from mlip.units import GPA_PER_EV_A3
+
+LARGE_FORCE = 100.0
+"""eV/Å; above it a frame is most likely a failed calculation."""
+LARGE_STRESS = 10.0
+"""eV/Å³ (1602 GPa); above it the unit is most likely another one."""
+NET_FORCE = 0.1
+"""eV/Å; the sum of all forces of a structure vanishes, up to the noise of the calculation."""
+CHARGE_SUM = 0.05
+"""e; how well partial charges must add up to the total charge."""
+
+_FUNCTIONAL_KEYS = ("functional", "xc", "xc_functional", "level_of_theory")
+_MIN_GROUP = 8
+_OUTLIER = 12.0
+_OUTLIER_FLOOR = 0.05
+
+
+def check_frames(
+    frames: Sequence[Frame],
+    required: Sequence[str] = ("energy", "forces"),
+    elements: Sequence[str] | None = None,
+) -> list[Finding]:
+    """Run every check on the frames of one split.
+
+    Args:
+        frames: Frames to check.
+        required: Labels without which the data is of no use.
+        elements: Symbols that the model knows; None when it takes them from the data.
+
+    Returns:
+        Errors first, then warnings, then notes. Empty when there is nothing to say.
+    """
+    if not frames:
+        return [Finding("error", "there are no frames; name a file or split that holds some")]
+    findings = check_labels(frames, required) + check_geometry(frames)
+    findings += check_elements(frames, elements) if elements is not None else []
+    checks: tuple[Callable[[Sequence[Frame]], list[Finding]], ...] = (
+        check_distances,
+        check_finite,
+        check_forces,
+        check_stress,
+        check_stress_sign,
+        check_energies,
+        check_charges,
+        check_functionals,
+    )
+    for check in checks:
+        findings += check(frames)
+    sound = [frame for frame in frames if usable(frame.atoms)]
+    findings += check_duplicates({"": sound})
+    rank = {"error": 0, "warning": 1, "note": 2}
+    return sorted(findings, key=lambda finding: rank[finding.severity])
+
+
+def check_labels(frames: Sequence[Frame], required: Sequence[str]) -> list[Finding]:
+    """Find labels that are missing everywhere (an error if required) or in some frames (a note)."""
+    findings = []
+    present = {label for frame in frames for label in frame.labels}
+    for label in sorted(set(required) | present):
+        missing = [frame.source for frame in frames if label not in frame.labels]
+        if len(missing) == len(frames):
+            findings.append(
+                Finding("error", f"{_file(frames)} holds no {label}: it holds "
+                        f"{_held(frames)}. Name the key of {label} and its unit under units, or "
+                        "use other data")
+            )  # fmt: skip
+        elif missing:
+            findings.append(
+                Finding("note", f"{label} is missing in {len(missing)} of {len(frames)} frames "
+                        f"({examples(missing)}): it is masked there")
+            )  # fmt: skip
+    return findings
+
+
+def check_finite(frames: Sequence[Frame]) -> list[Finding]:
+    """Find labels that are not finite; force components marked as constrained are only counted."""
+    findings, fixed, atoms = [], 0, 0
+    for frame in frames:
+        constrained = frame.info.get("constrained")
+        for label, values in frame.labels.items():
+            bad = ~np.isfinite(np.atleast_1d(values))
+            if label == "forces" and constrained is not None:
+                fixed += int(np.count_nonzero(constrained))
+                atoms += 1
+                bad &= ~np.asarray(constrained)
+            if bad.any():
+                findings.append(_not_finite(frame, label, np.argwhere(bad)[0]))
+    if fixed:
+        findings.append(
+            Finding("note", f"{fixed} force components of constrained atoms in {atoms} frames are "
+                    "masked")
+        )  # fmt: skip
+    return findings
+
+
+def check_forces(frames: Sequence[Frame]) -> list[Finding]:
+    """Find forces above ``LARGE_FORCE`` and structures whose forces do not add up to zero."""
+    large, net = [], []
+    for frame in _with(frames, "forces"):
+        forces = frame.labels["forces"]
+        finite = np.where(np.isfinite(forces), forces, 0.0)
+        size = float(np.sqrt((finite**2).sum(axis=1)).max())
+        if size > LARGE_FORCE:
+            large.append(f"{frame.source} {size:.0f} eV/Å")
+        # NaN, hence not above the limit, where atoms are fixed.
+        total = np.abs(forces.sum(axis=0)).max()
+        if total > NET_FORCE:
+            net.append(f"{frame.source} {total:.3g} eV/Å")
+    findings = []
+    if large:
+        findings.append(
+            Finding("warning", f"forces above {LARGE_FORCE:.0f} eV/Å in {len(large)} frames "
+                    f"({examples(large)}); check the unit of forces, or remove these frames")
+        )  # fmt: skip
+    if net:
+        findings.append(
+            Finding("warning", f"the forces of {len(net)} frames do not add up to zero "
+                    f"({examples(net)}); check the key and the unit of forces, and that atoms held "
+                    "fixed are marked by a move_mask column")
+        )  # fmt: skip
+    return findings
+
+
+def check_stress(frames: Sequence[Frame]) -> list[Finding]:
+    """Find stresses too large to be in eV/Å³, and matrices that are not symmetric."""
+    held = [f for f in _with(frames, "stress") if np.isfinite(f.labels["stress"]).all()]
+    sizes = np.array([np.abs(frame.labels["stress"]).max() for frame in held])
+    skew = [
+        frame.source
+        for frame, size in zip(held, sizes, strict=True)
+        if np.abs(frame.labels["stress"] - frame.labels["stress"].T).max() > 1e-3 + 0.01 * size
+    ]
+    findings = []
+    if (large := sizes > LARGE_STRESS).any():
+        worst = int(sizes.argmax())
+        # One frame may be a failed calculation; a unit is wrong everywhere.
+        severity = "error" if np.median(sizes) > LARGE_STRESS / 10 else "warning"
+        findings.append(
+            Finding(severity, f"stress of {np.count_nonzero(large)} frames is above "
+                    f"{LARGE_STRESS:.0f} eV/Å³ ({held[worst].source}: {sizes[worst]:.4g} eV/Å³ = "
+                    f"{sizes[worst] * GPA_PER_EV_A3:.4g} GPa): it looks like GPa or kbar; declare "
+                    "units.stress, or remove these frames")
+        )  # fmt: skip
+    if skew:
+        findings.append(
+            Finding("error", f"the stress matrix of {len(skew)} frames is not symmetric "
+                    f"({examples(skew)}); check units.stress.order")
+        )  # fmt: skip
+    return findings
+
+
+def check_stress_sign(frames: Sequence[Frame]) -> list[Finding]:
+    """Find a stress that grows under compression: its sign is that of a pressure.
+
+    Within one composition the mean normal stress must rise with the volume. Cells with vacuum
+    (1.3 times the median volume per atom) are left out; fewer than ten frames, or volumes that
+    differ by less than 1 %, decide nothing.
+    """
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for frame in _with(frames, "stress"):
+        finite = np.isfinite(frame.labels["stress"]).all()
+        if finite and frame.atoms.pbc.all() and usable(frame.atoms):
+            volume = frame.atoms.get_volume() / len(frame)
+            trace = float(np.trace(frame.labels["stress"])) / 3
+            name = frame.atoms.symbols.get_chemical_formula(empirical=True)
+            groups.setdefault(name, []).append((volume, trace))
+    centred = [_centred(np.array(group)) for group in groups.values() if len(group) > 2]
+    points = np.concatenate(centred) if centred else np.empty((0, 2))
+    if len(points) < 10 or points[:, 0].std() < 0.01 or points[:, 1].std() == 0.0:
+        return []
+    correlation = float(np.corrcoef(points.T)[0, 1])
+    if not correlation < -0.3:
+        return []
+    return [
+        Finding("warning", f"{_file(frames)}: stress falls when the cell is stretched (correlation "
+                f"with volume {correlation:.2f}), so its sign looks like that of a pressure; "
+                "declare units.stress.sign: compression_positive")
+    ]  # fmt: skip
+
+
+def check_energies(frames: Sequence[Frame]) -> list[Finding]:
+    """Find energies per atom far from those of the same composition, after the reference fit."""
+    try:
+        references = fit_energy_references(frames)
+    except ValueError:
+        return []  # no energy at all: check_labels says so
+    residuals = reference_residuals(frames, references).tolist()
+    groups: dict[str, list[int]] = {}
+    for index in np.flatnonzero(np.isfinite(residuals)):
+        name = frames[index].atoms.symbols.get_chemical_formula(empirical=True)
+        groups.setdefault(name, []).append(int(index))
+    small = [index for group in groups.values() if len(group) < _MIN_GROUP for index in group]
+    pools = [group for group in groups.values() if len(group) >= _MIN_GROUP] + [small]
+    odd = sorted(index for pool in pools for index in _outliers(residuals, pool))
+    findings = [Finding("note", references.note)] if references.note else []
+    if odd:
+        values = [f"{frames[i].source} {residuals[i]:+.3f} eV/atom" for i in odd]
+        findings.append(
+            Finding("warning", f"the energy of {len(odd)} frames is far from that of its "
+                    f"composition ({examples(values)} from the references); check for failed or "
+                    "differently converged calculations")
+        )  # fmt: skip
+    return findings
+
+
+def check_charges(frames: Sequence[Frame]) -> list[Finding]:
+    """Find partial charges without the total charge that they add up to."""
+    findings = []
+    for frame in _with(frames, "charges"):
+        total = float(np.sum(frame.labels["charges"]))
+        given = frame.labels.get("total_charge")
+        if given is None and abs(total) > CHARGE_SUM:
+            findings.append(
+                Finding("error", f"{frame.source}: the charges add up to {total:+.3f} e but "
+                        "total_charge is missing; give it in every frame of a charged data set")
+            )  # fmt: skip
+        if given is not None and abs(total - float(given)) > CHARGE_SUM:
+            findings.append(
+                Finding("warning", f"{frame.source}: the charges add up to {total:+.3f} e but "
+                        f"total_charge is {float(given):+.3f} e; check both")
+            )  # fmt: skip
+    return findings
+
+
+def check_functionals(frames: Sequence[Frame]) -> list[Finding]:
+    """Find several functionals in one data set, by what the info of the frames says."""
+    findings = []
+    for key in _FUNCTIONAL_KEYS:
+        first: dict[str, str] = {}
+        for frame in frames:
+            if key in frame.info:
+                first.setdefault(str(frame.info[key]), frame.source)
+        if len(first) > 1:
+            told = ", ".join(f"{value} ({source})" for value, source in sorted(first.items()))
+            findings.append(
+                Finding("error", f"{key} differs between frames: {told}. Energies of different "
+                        "functionals cannot be mixed; keep one, or train one head for each")
+            )  # fmt: skip
+    return findings
+
+
+def _not_finite(frame: Frame, label: str, where: np.ndarray) -> Finding:
+    value = np.atleast_1d(frame.labels[label])[tuple(where)]
+    at = f" of atom {where[0]}" if FIELDS[label].level == "atom" else ""
+    return Finding(
+        "error",
+        f"{frame.source}: {label}{at} is not finite ({value}); remove the label or the frame, or "
+        "mark fixed atoms with a move_mask column",
+    )
+
+
+def _outliers(residuals: Sequence[float], pool: Sequence[int]) -> list[int]:
+    if len(pool) < _MIN_GROUP:
+        return []
+    values = np.array([residuals[index] for index in pool])
+    deviation = np.abs(values - np.median(values))
+    # 1.4826 turns the median absolute deviation into a standard deviation of normal noise.
+    limit = _OUTLIER * max(1.4826 * float(np.median(deviation)), _OUTLIER_FLOOR)
+    return [index for index, value in zip(pool, deviation, strict=True) if value > limit]
+
+
+def _centred(points: np.ndarray) -> np.ndarray:
+    """Return relative volume and stress of one composition about their means, vacuum left out."""
+    points = points[points[:, 0] < 1.3 * np.median(points[:, 0])]
+    if not len(points):
+        return points
+    return np.column_stack(
+        [points[:, 0] / points[:, 0].mean() - 1, points[:, 1] - points[:, 1].mean()]
+    )
+
+
+def _with(frames: Sequence[Frame], label: str) -> list[Frame]:
+    return [frame for frame in frames if label in frame.labels]
+
+
+def _file(frames: Sequence[Frame]) -> str:
+    return frames[0].source.rpartition("#")[0] or "the data"
+
+
+def _held(frames: Sequence[Frame]) -> str:
+    labels = {label for frame in frames for label in frame.labels}
+    info = {str(key) for frame in frames for key in frame.info} - {"unread_arrays", "constrained"}
+    arrays = {name for frame in frames for name in frame.info.get("unread_arrays", ())}
+    return (
+        f"labels {', '.join(sorted(labels)) or '(none)'}, other keys "
+        f"{', '.join(sorted(info | arrays)) or '(none)'}"
+    )
+
+
+__all__ = [
+    "Finding",
+    "check_charges",
+    "check_distances",
+    "check_duplicates",
+    "check_elements",
+    "check_energies",
+    "check_finite",
+    "check_forces",
+    "check_frames",
+    "check_functionals",
+    "check_geometry",
+    "check_labels",
+    "check_stress",
+    "check_stress_sign",
+    "require",
+]

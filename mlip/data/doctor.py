@@ -1,0 +1,98 @@
+"""The doctor: every check on a file or a data card, before a GPU starts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlip.data.card import load_card, load_frames
+from mlip.data.check_structures import check_duplicates, usable
+from mlip.data.checks import check_frames
+from mlip.data.fields import FieldMap
+from mlip.data.findings import Finding
+from mlip.data.frame import Frame
+from mlip.data.readers import read
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor found.
+
+    Args:
+        source: File or data set.
+        frames: Number of frames of each split that could be read.
+        findings: Errors, warnings and notes.
+    """
+
+    source: str
+    frames: Mapping[str, int]
+    findings: Sequence[Finding]
+
+    @property
+    def exit_code(self) -> int:
+        """1 when there is an error, else 0."""
+        return int(any(finding.severity == "error" for finding in self.findings))
+
+    def to_text(self) -> str:
+        """Return a page for the terminal; its last line is the verdict."""
+        held = ", ".join(f"{split} {count} frames" for split, count in self.frames.items())
+        lines = [f"{self.source}: {held or 'cannot be read'}"]
+        lines += [f"{finding.severity:<8} {finding.message}" for finding in self.findings]
+        counts = {
+            word: sum(finding.severity == word for finding in self.findings)
+            for word in ("error", "warning", "note")
+        }
+        verdict = "not fit for training" if self.exit_code else "fit for training"
+        told = ", ".join(f"{n} {word}{'s' if n != 1 else ''}" for word, n in counts.items() if n)
+        return "\n".join([*lines, f"{verdict} ({told or 'nothing found'})"]) + "\n"
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps({**asdict(self), "exit_code": self.exit_code}, indent=2)
+
+
+def doctor(
+    source: str | Path,
+    fields: FieldMap | str | Mapping[str, Any] | None = None,
+    required: Sequence[str] = ("energy", "forces"),
+    elements: Sequence[str] | None = None,
+) -> Diagnosis:
+    """Check a file, or every split of a data set and the splits against each other.
+
+    Bad input is a finding, not an exception.
+
+    Args:
+        source: A file, the name of a data set, or the path of a card.
+        fields: Field map of a file; a card brings its own.
+        required: Labels without which the data is of no use.
+        elements: Symbols that the model knows, if it is there already.
+    """
+    splits: dict[str, list[Frame]] = {}
+    findings: list[Finding] = []
+    try:
+        splits = _read(source, fields)
+    except (ValueError, FileNotFoundError) as error:
+        findings.append(Finding("error", str(error)))
+    for frames in splits.values():
+        findings += check_frames(frames, required, elements)
+    if len(splits) > 1:
+        sound = {k: [f for f in frames if usable(f.atoms)] for k, frames in splits.items()}
+        findings += [
+            finding
+            for finding in check_duplicates(sound)
+            if "more than one split" in finding.message
+        ]
+    rank = {"error": 0, "warning": 1, "note": 2}
+    findings.sort(key=lambda finding: rank[finding.severity])
+    return Diagnosis(str(source), {k: len(frames) for k, frames in splits.items()}, findings)
+
+
+def _read(
+    source: str | Path, fields: FieldMap | str | Mapping[str, Any] | None
+) -> dict[str, list[Frame]]:
+    path = Path(source)
+    if path.name != "card.yaml" and (path.is_file() or (path.suffix and not path.is_dir())):
+        return {"file": list(read(path, fields))}
+    card = load_card(source)
+    return {split: load_frames(card, split) for split in card.files}

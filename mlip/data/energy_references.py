@@ -1,0 +1,132 @@
+"""Energy of each element, fitted by least squares or given, that a model adds to its output."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from mlip.data.frame import Frame
+from mlip.errors import suggest
+
+
+@dataclass(frozen=True)
+class EnergyReferences:
+    """Reference energies of the elements.
+
+    Args:
+        values: Energy of one atom by symbol, eV.
+        rank: Independent compositions in the fit; 0 when given.
+        n_elements: Number of elements.
+        rms_residual: Root mean square of what the references leave, eV/atom; NaN when given.
+        note: A sentence when the fit is not unique, else the empty string.
+    """
+
+    values: Mapping[str, float]
+    rank: int
+    n_elements: int
+    rms_residual: float
+    note: str = ""
+
+    def total(self, numbers: np.ndarray) -> float:
+        """Return the sum over atoms, eV.
+
+        Raises:
+            ValueError: If an element has no reference, naming it.
+        """
+        symbols = [chemical_symbols[number] for number in numbers]
+        _require(self.values, symbols)
+        return float(sum(self.values[symbol] for symbol in symbols))
+
+
+def fit_energy_references(frames: Iterable[Frame]) -> EnergyReferences:
+    """Fit one energy an element to the total energies of frames, in float64.
+
+    Minimises the sum over frames of ``(E/N - sum_k x_k e_k)**2`` with ``x_k`` the fraction of
+    element k: every frame weighs the same, whatever its size. Frames without a finite energy are
+    left out.
+
+    Raises:
+        ValueError: If no frame has a finite energy.
+    """
+    usable = [frame for frame in frames if _has_energy(frame)]
+    if not usable:
+        raise ValueError(
+            "energy references cannot be fitted: no frame has a finite energy; give them "
+            "(energy_references: {Li: -0.29, ...}) or correct the data"
+        )
+    fractions, symbols = _fractions(usable)
+    energies = np.array([float(frame.labels["energy"]) / len(frame) for frame in usable])
+    solution, _, rank, _ = np.linalg.lstsq(fractions, energies, rcond=None)
+    residual = energies - fractions @ solution
+    return EnergyReferences(
+        values=dict(zip(symbols, map(float, solution), strict=True)),
+        rank=int(rank),
+        n_elements=len(symbols),
+        rms_residual=float(np.sqrt(np.mean(residual**2))),
+        note=_note(int(rank), symbols),
+    )
+
+
+def given_energy_references(
+    values: Mapping[str, float], elements: Iterable[str]
+) -> EnergyReferences:
+    """Return references given by the user, eV an atom.
+
+    Args:
+        values: Energy by symbol; further elements are allowed.
+        elements: Symbols that must be there.
+
+    Raises:
+        ValueError: If an element is missing, a name is no element, or a value is not finite.
+    """
+    for symbol, value in values.items():
+        if atomic_numbers.get(str(symbol), 0) == 0:
+            raise ValueError(
+                f"energy_references names {symbol!r}, which is not an element"
+                f"{suggest(str(symbol), chemical_symbols[1:])}"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise ValueError(f"energy_references.{symbol} is {value!r}; give a finite number in eV")
+    _require(values, elements)
+    return EnergyReferences({k: float(v) for k, v in values.items()}, 0, len(values), float("nan"))
+
+
+def reference_residuals(frames: Sequence[Frame], references: EnergyReferences) -> np.ndarray:
+    """Return (E - sum of references)/N of each frame, eV/atom; NaN without a finite energy."""
+    return np.array([
+        (float(frame.labels["energy"]) - references.total(frame.atoms.numbers)) / len(frame)
+        if _has_energy(frame)
+        else np.nan
+        for frame in frames
+    ])  # fmt: skip
+
+
+def _has_energy(frame: Frame) -> bool:
+    return "energy" in frame.labels and bool(np.isfinite(frame.labels["energy"]))
+
+
+def _fractions(frames: Sequence[Frame]) -> tuple[np.ndarray, list[str]]:
+    counts = np.stack([np.bincount(frame.atoms.numbers, minlength=119) for frame in frames])
+    present = np.flatnonzero(counts.any(axis=0))
+    table = counts[:, present].astype(np.float64)
+    return table / table.sum(axis=1, keepdims=True), [chemical_symbols[z] for z in present]
+
+
+def _note(rank: int, symbols: Sequence[str]) -> str:
+    if rank == len(symbols):
+        return ""
+    return (
+        f"The compositions determine only {rank} of {len(symbols)} energy references "
+        f"({', '.join(symbols)}): the solution of least norm is used. Energies of the compositions "
+        "in the data are right; those of other compositions, of single elements and of reactions "
+        "between them are arbitrary. Add frames of other compositions, or give the references."
+    )
+
+
+def _require(values: Mapping[str, float], elements: Iterable[str]) -> None:
+    if missing := sorted(set(elements) - set(values)):
+        raise ValueError(
+            f"energy_references has no value for {', '.join(missing)}; known: "
+            f"{', '.join(sorted(values))}. Give one for every element of the data"
+        )

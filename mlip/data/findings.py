@@ -1,0 +1,37 @@
+"""What a check found, and how findings are told."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of a check.
+
+    Args:
+        severity: ``error`` (must not be trained on), ``warning`` (look at it), ``note``.
+        message: A sentence that names file and frame, the value, and the remedy.
+    """
+
+    severity: Literal["error", "warning", "note"]
+    message: str
+
+
+def require(findings: Iterable[Finding]) -> None:
+    """Raise if there is an error among the findings.
+
+    Raises:
+        ValueError: With the sentence of every error.
+    """
+    errors = [finding.message for finding in findings if finding.severity == "error"]
+    if errors:
+        raise ValueError("\n".join(errors))
+
+
+def examples(names: Sequence[str]) -> str:
+    """Return the first few names, and how many there are beside them."""
+    more = len(names) - _EXAMPLES
+    return ", ".join(names[:_EXAMPLES]) + (f" and {more} more" if more > 0 else "")

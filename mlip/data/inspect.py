@@ -1,0 +1,252 @@
+"""What a file holds, told before any unit is declared."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlip.data.fields import ASE, FieldMap, look_alikes
+from mlip.data.readers import format_of, read_records
+from mlip.data.record import Record
+
+_MAX_VALUES = 8
+
+
+@dataclass(frozen=True)
+class Property:
+    """One numeric key of a file, in the units of the file.
+
+    Args:
+        key: Key in the file.
+        level: ``graph`` (one a structure) or ``atom``.
+        shape: Shape of one item.
+        frames: Number of frames that hold it.
+        minimum: Smallest component.
+        maximum: Largest component.
+        read_as: Label and unit under the field map in force; empty when the key is not read.
+        hint: What the size of the values suggests, for keys that are not read.
+    """
+
+    key: str
+    level: str
+    shape: tuple[int, ...]
+    frames: int
+    minimum: float
+    maximum: float
+    read_as: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file holds.
+
+    Args:
+        path: File.
+        format: Format by ASE's name.
+        frames: Number of structures.
+        atoms: Smallest, median and largest number of atoms.
+        elements: Number of frames that hold each element.
+        pbc: Number of frames for each periodicity, ``TTF`` for a slab.
+        properties: Numeric keys.
+        info: Values of each other info key; the number of values when there are many.
+        constrained: Number of frames with fixed atoms.
+    """
+
+    path: str
+    format: str
+    frames: int
+    atoms: tuple[int, float, int]
+    elements: dict[str, int]
+    pbc: dict[str, int]
+    properties: list[Property]
+    info: dict[str, list[str] | int]
+    constrained: int
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+    def to_text(self) -> str:
+        """Return a page for the terminal."""
+        low, median, high = self.atoms
+        lines = [
+            f"{self.path}: {self.frames} frames ({self.format})",
+            f"atoms     {low} to {high}, median {median:g}",
+            f"elements  {_counts(self.elements)}",
+            f"periodic  {_counts(self.pbc)}",
+        ]
+        if self.constrained:
+            lines.append(f"fixed     atoms in {self.constrained} frames (their forces are masked)")
+        rows = [("key", "per", "shape", "frames", "min", "max", "read as", "hint")]
+        for item in self.properties:
+            per = "atom" if item.level == "atom" else "frame"
+            shape = "x".join(map(str, item.shape)) or "1"
+            limits = (f"{item.minimum:.6g}", f"{item.maximum:.6g}")
+            label = item.read_as or "-"
+            rows.append((item.key, per, shape, str(item.frames), *limits, label, item.hint))
+        lines += ["", *_table(rows)] if self.properties else ["", "no numeric property"]
+        other = [
+            f"{key}  {values if isinstance(values, int) else ', '.join(values)}"
+            f"{' different values' if isinstance(values, int) else ''}"
+            for key, values in self.info.items()
+        ]
+        return "\n".join([*lines, "", *other]).rstrip() + "\n"
+
+
+def inspect(
+    path: str | Path, fields: FieldMap | str | Mapping[str, Any] | None = None
+) -> Inspection:
+    """Look through a file without interpreting its units.
+
+    Args:
+        path: Any file that ``mlip.data.readers`` reads.
+        fields: Field map to show beside the keys; None for an undeclared file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read.
+    """
+    path = Path(path)
+    file_format = format_of(path)
+    if fields is not None and not isinstance(fields, FieldMap):
+        fields = FieldMap.from_config(fields)
+    if fields is None and file_format not in ("xyz", "extxyz"):
+        fields = ASE
+    tally = _Tally()
+    for record in read_records(path, file_format):
+        tally.add(record)
+    return Inspection(
+        path=str(path),
+        format=file_format,
+        frames=len(tally.atoms),
+        atoms=(min(tally.atoms), float(np.median(tally.atoms)), max(tally.atoms)),
+        elements=dict(sorted(tally.elements.items())),
+        pbc=dict(tally.pbc),
+        properties=[_property(key, column, fields) for key, column in tally.columns.items()],
+        info={
+            key: sorted(values) if len(values) <= _MAX_VALUES else len(values)
+            for key, values in tally.info.items()
+        },
+        constrained=tally.constrained,
+    )
+
+
+@dataclass
+class _Column:
+    """Running figures of one numeric key."""
+
+    level: str
+    shape: tuple[int, ...]
+    frames: int = 0
+    minimum: float = np.inf
+    maximum: float = -np.inf
+    per_atom: list[float] = field(default_factory=list)
+    traces: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, values: np.ndarray, record: Record) -> None:
+        self.frames += 1
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            return
+        self.minimum = min(self.minimum, float(finite.min()))
+        self.maximum = max(self.maximum, float(finite.max()))
+        if self.level == "graph" and values.size == 1:
+            self.per_atom.append(float(values.ravel()[0]) / len(record.atoms))
+        if self.level == "graph" and values.size in (6, 9) and record.atoms.pbc.all():
+            # All usual orders of six components begin with xx, yy, zz.
+            diagonal = values.ravel()[:3] if values.size == 6 else values.ravel()[::4]
+            volume = record.atoms.get_volume() / len(record.atoms)
+            self.traces.append((volume, float(diagonal.mean())))
+
+
+class _Tally:
+    """Running figures of a file."""
+
+    def __init__(self) -> None:
+        self.atoms: list[int] = []
+        self.elements: Counter[str] = Counter()
+        self.pbc: Counter[str] = Counter()
+        self.columns: dict[str, _Column] = {}
+        self.info: dict[str, set[str]] = {}
+        self.constrained = 0
+
+    def add(self, record: Record) -> None:
+        self.atoms.append(len(record.atoms))
+        self.elements.update(set(record.atoms.symbols))
+        self.pbc["".join("T" if flag else "F" for flag in record.atoms.pbc)] += 1
+        self.constrained += record.constrained is not None
+        for level, items in (("graph", record.info), ("atom", record.arrays)):
+            for key, value in items.items():
+                self._add_value(key, level, value, record)
+
+    def _add_value(self, key: str, level: str, value: Any, record: Record) -> None:
+        values = np.asarray(value)
+        if values.dtype.kind in "fiu":
+            shape = values.shape[1:] if level == "atom" else values.shape
+            self.columns.setdefault(key, _Column(level, shape)).add(values, record)
+        elif level == "graph":
+            self.info.setdefault(key, set()).add(str(value))
+
+
+def _property(key: str, column: _Column, fields: FieldMap | None) -> Property:
+    read_as = ""
+    for label, source in (fields.labels if fields else {}).items():
+        if key in source.keys:
+            read_as = f"{label} [{source.unit}]"
+    return Property(
+        key,
+        column.level,
+        column.shape,
+        column.frames,
+        column.minimum,
+        column.maximum,
+        read_as,
+        "" if read_as else _hint(key, column),
+    )
+
+
+def _hint(key: str, column: _Column) -> str:
+    size = max(abs(column.minimum), abs(column.maximum))
+    seen = {key: (column.level, column.shape)}
+    if not np.isfinite(size):
+        return "no finite value"
+    if look_alikes("energy", seen):
+        middle = float(np.median(column.per_atom))
+        fits = -20.0 < middle < 5.0
+        return f"{middle:.4g} per atom: {'eV is plausible' if fits else 'unit to declare'}"
+    if look_alikes("forces", seen):
+        return "eV/Å is plausible" if 0.2 < size < 100.0 else "unit to declare (eV/Å? Ha/bohr?)"
+    if look_alikes("stress", seen):
+        unit = "unit to declare (GPa? kbar? a virial in eV?)"
+        return f"{'eV/Å³ is plausible' if size < 1.0 else unit}; {_sign_hint(column.traces)}"
+    return ""
+
+
+def _sign_hint(traces: Sequence[tuple[float, float]]) -> str:
+    points = np.array(traces).reshape(-1, 2)
+    points = points[points[:, 0] < 1.3 * np.median(points[:, 0])] if len(points) else points
+    spread = points.std(axis=0) if len(points) > 2 else np.zeros(2)
+    if len(points) < 10 or spread[0] < 0.01 * points[:, 0].mean() or spread[1] == 0.0:
+        return "sign to declare"
+    correlation = float(np.corrcoef(points.T)[0, 1])
+    if abs(correlation) < 0.3:
+        return "sign to declare"
+    word = "tension_positive" if correlation > 0 else "compression_positive"
+    return f"sign looks {word} (correlation with volume {correlation:+.2f})"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counts.items())
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
