@@ -1,1 +1,7 @@
-"""Benchmarks: tasks, runner, metrics, leaderboard."""
+"""Benchmarks: tasks, runner, metrics, leaderboard; nothing here needs torch."""
+
+from mlip.benchmarks.report import report
+from mlip.benchmarks.runner import run_benchmark
+from mlip.benchmarks.sweep import cli_run
+
+__all__ = ["cli_run", "report", "run_benchmark"]

@@ -1,0 +1,145 @@
+"""What identifies a result: weights, versions, structures, protocol."""
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from mlip.benchmarks.task import Case, Task
+
+DIGITS = 8
+"""Decimals of positions and cells, Å, that enter a hash."""
+
+
+def weights_file(card: Mapping[str, Any]) -> Path | None:
+    """Return the file with the weights of a calculator card; None if it has none.
+
+    Raises:
+        ValueError: If the card wants a checkpoint and none is given.
+        FileNotFoundError: If the file does not exist.
+        ModuleNotFoundError: If the package that ships it is not installed.
+    """
+    weights = card.get("weights")
+    if not weights:
+        return None
+    if weights.get("file") is None:
+        raise ValueError(
+            "checkpoint is null: give the file to score, checkpoint=runs/<name>/best.safetensors"
+        )
+    path = Path(weights["file"])
+    if "package" in weights:
+        path = _package(weights["package"], card) / path
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {str(weights['file'])!r} does not exist: check the path")
+    return path
+
+
+def file_hash(path: Path | None) -> str | None:
+    """Return the SHA-256 of a file; None for None."""
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def requirement_versions(requirements: Iterable[str]) -> dict[str, str]:
+    """Return the installed version of each pip requirement.
+
+    Raises:
+        ModuleNotFoundError: If one is not installed.
+    """
+    found = {}
+    for requirement in requirements:
+        name = re.split(r"[\s<>=!~\[;]", requirement, maxsplit=1)[0]
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"the package {name!r} is not installed: pip install '{requirement}'", name=name
+            ) from error
+    return found
+
+
+def identity(calculator: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what determines the numbers of a calculator: arguments, weights, package versions.
+
+    The path of a checkpoint is left out: its contents count, not its place.
+    """
+    card = calculator["card"]
+    path = weights_file(card)
+    build = {key: value for key, value in calculator["build"].items() if value != str(path)}
+    return {
+        "build": build,
+        "checkpoint_hash": file_hash(path),
+        "versions": requirement_versions(card.get("requirements") or ()),
+    }
+
+
+def input_hash(task: Task, case: Case, mode: str, identity: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of structure, bulk, protocol and calculator of one record.
+
+    The thresholds of the relaxation enter for the mode relaxed only.
+    """
+    content = {
+        "task": task.name,
+        "case": case.name,
+        "property": task.property,
+        "mode": mode,
+        "protocol": task.protocol if mode == "relaxed" else None,
+        "structure": _canonical(case.structure),
+        "bulk": _canonical(case.bulk),
+        "calculator": identity,
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """Return versions of what every calculator shares, and the processor."""
+    versions = {"python": platform.python_version()}
+    for name in ("mlip-suite", "ase", "numpy", "torch"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {"versions": versions, "processor": _processor()}
+
+
+def _package(name: str, card: Mapping[str, Any]) -> Path:
+    found = find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        extra = card.get("extra", name)
+        raise ModuleNotFoundError(
+            f"the calculator {card.get('label', name)!r} needs the package {name}: "
+            f"pip install 'mlip-suite[{extra}]'",
+            name=name,
+        )
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def _canonical(atoms: Atoms) -> dict[str, Any]:
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": (atoms.positions.round(DIGITS) + 0.0).tolist(),  # + 0.0: no negative zero
+        "cell": (atoms.cell.array.round(DIGITS) + 0.0).tolist(),
+        "pbc": atoms.pbc.tolist(),
+        "normal_axis": atoms.info.get("normal_axis"),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if match:
+            return match.group(1).strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,143 @@
+"""Write LEADERBOARD.md and leaderboard.html, from result files only."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlip.benchmarks.leaderboard import Board, Row, boards
+from mlip.benchmarks.parity import parity
+from mlip.benchmarks.record import STATUSES
+from mlip.benchmarks.results import read_result
+from mlip.reporting.html import write_page, write_text
+
+_HEAD = (
+    "#",
+    "calculator",
+    "functional",
+    "computed",
+    "MAE",
+    "by material",
+    "penalised",
+    "bias",
+    "median ratio",
+    "facet order",
+    "trained on",
+    "licence of the weights",
+    "time, s",
+)
+_RIGHT = (0, 3, 4, 5, 6, 7, 8, 9, 12)
+_INTRODUCTION = """# Leaderboard
+
+Written by `mlip benchmark` from the result files; change those, not this file. The page
+`leaderboard.html` beside it shows every case. Errors are in J/m². *computed* is cases that gave a
+value out of all; *penalised* counts a failed case as the prediction zero, and the rank follows it.
+*median ratio* is model/DFT, below one is softening. Calculators of another functional than that
+of the reference, and controls, have no rank.
+"""
+
+
+def report(results: Sequence[Path], folder: Path) -> list[Path]:
+    """Write the table and the page of result files into a folder; return both paths.
+
+    Args:
+        results: ``result.json`` files, from a run or from ``benchmarks/*/results``.
+        folder: Where ``LEADERBOARD.md`` and ``leaderboard.html`` go.
+
+    Raises:
+        ValueError: If there is no result, or one is damaged.
+    """
+    if not results:
+        raise ValueError("there are no results yet: run `mlip benchmark … record=true` first")
+    found = boards([read_result(path) for path in results])
+    page = write_page(
+        folder / "leaderboard.html",
+        "leaderboard.html",
+        tasks=_by_task(found),
+        parity={board.key: parity(board) for board in found},
+        statuses=STATUSES,
+    )
+    return [page, write_text(folder / "LEADERBOARD.md", markdown(found))]
+
+
+def markdown(found: Sequence[Board]) -> str:
+    """Return the leaderboard as Markdown."""
+    parts = [_INTRODUCTION]
+    for task_boards in _by_task(found):
+        task = task_boards[0].task
+        reference = task["reference"]
+        parts.append(
+            f"## {task['title']}\n\n{task['question']}\n\nReference: {reference['level_of_theory']}; "
+            f"resolved to about {reference['uncertainty']} {reference['uncertainty_unit']}. "
+            f"Version {task['version']} of the task.\n"
+        )
+        parts += [_section(board) for board in task_boards]
+    return "\n".join(parts)
+
+
+def _section(board: Board) -> str:
+    rules = ["---:" if index in _RIGHT else "---" for index in range(len(_HEAD))]
+    lines = [
+        f"### {board.mode}, {board.tier} tier: {len(board.cases)} cases\n",
+        _line(_HEAD),
+        _line(rules),
+        *(_line(_cells(row)) for row in board.rows),
+        "",
+        *_groups_table(board),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    found, card = row.scores, row.card
+    note = f" ({row.note})" if row.note else ""
+    return [
+        str(row.rank or ""),
+        row.label + note,
+        card["functional"],
+        f"{found.n_ok}/{found.n}",
+        _number(found.mae),
+        _number(found.material_mae),
+        _number(found.penalised_mae),
+        _number(found.bias, sign=True),
+        _number(found.median_ratio, 2),
+        _number(found.facet_order, 2),
+        ", ".join(card["training_sets"]) or "–",
+        card["weights_licence"],
+        f"{found.wall_time:.1f}",
+    ]
+
+
+def _groups_table(board: Board) -> list[str]:
+    """Materials down, calculators across: MAE and median ratio."""
+    lines = [
+        "MAE, J/m² (median ratio) by material:\n",
+        _line(["material", "cases", *(row.label for row in board.rows)]),
+        _line(["---", "---:", *("---:" for _ in board.rows)]),
+    ]
+    for index, group in enumerate(board.rows[0].groups):
+        total = group.scores.n or group.scores.n_unscored
+        count = f"{total}" if group.scores.n else f"{total} (not scored)"
+        cells = []
+        for row in board.rows:
+            scores = row.groups[index].scores
+            ratio = "" if scores.median_ratio is None else f" ({scores.median_ratio:.2f})"
+            cells.append(_number(scores.mae) + ratio)
+        lines.append(_line([group.name, count, *cells]))
+    return lines
+
+
+def _by_task(found: Sequence[Board]) -> list[list[Board]]:
+    tasks: dict[tuple[str, str], list[Board]] = {}
+    for board in found:
+        tasks.setdefault((board.task["name"], board.task["version"]), []).append(board)
+    return list(tasks.values())
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _number(value: float | None, decimals: int = 3, sign: bool = False) -> str:
+    if value is None:
+        return "–"
+    text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
+    return text.replace("-", "−")

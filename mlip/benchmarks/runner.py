@@ -1,0 +1,228 @@
+"""Run one task with one calculator: resumable, with every failure as a record."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase.io.jsonio import encode
+from omegaconf import DictConfig, OmegaConf
+
+from mlip import paths
+from mlip.benchmarks import provenance
+from mlip.benchmarks.process import Worker, WorkerLostError
+from mlip.benchmarks.record import Journal, Record, open_journal
+from mlip.benchmarks.results import read_records, write_results
+from mlip.benchmarks.task import Case, Task, load_task
+from mlip.calculators.build import ALLOWED
+
+_RETRIED = ("error", "oom")
+_FROM_WORKER = (
+    "status",
+    "value",
+    "detail",
+    "steps",
+    "fmax",
+    "max_displacement",
+    "wall_time",
+    "peak_memory",
+    "peak_gpu_memory",
+)
+
+Advance = Callable[[Record], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One task and one calculator, checked: nothing in it can fail for a wrong name any more.
+
+    Args:
+        config: The composed ``benchmark`` config.
+        task: The task with its cases.
+        wanted: The (case, mode) pairs of this run.
+        calculator: The calculator config, resolved.
+        identity: What determines its numbers.
+    """
+
+    config: DictConfig
+    task: Task
+    wanted: list[tuple[Case, str]]
+    calculator: dict[str, Any]
+    identity: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of this task and calculator within the run folder."""
+        return Path(self.config.output) / self.task.name / self.calculator["name"]
+
+    def hashes(self) -> dict[str, tuple[Case, str]]:
+        """Return input hash to (case, mode) of every case of every tier."""
+        return {
+            provenance.input_hash(self.task, case, mode, self.identity): (case, mode)
+            for case in self.task.cases
+            for mode in case.tiers
+        }
+
+
+def plan(config: DictConfig) -> Plan:
+    """Check a composed config and load what it names, without starting anything.
+
+    Raises:
+        ValueError: For a wrong value, naming the field.
+        FileNotFoundError: If the checkpoint does not exist.
+        ModuleNotFoundError: If the package of the calculator is not installed.
+    """
+    task = load_task(OmegaConf.to_container(config.task, resolve=True))  # type: ignore[arg-type]
+    calculator: Any = OmegaConf.to_container(config.calculator, resolve=True)
+    target = str(calculator["build"].get("_target_"))
+    if not target.startswith(ALLOWED):
+        raise ValueError(
+            f"calculator.build._target_ is {target!r}: only names that begin with "
+            f"{' or '.join(ALLOWED)} are built"
+        )
+    for key in ("timeout_s", "start_timeout_s", "threads"):
+        if not config[key] > 0:
+            raise ValueError(f"{key} is {config[key]}: give a number above zero")
+    if config.record and config.limit is not None:
+        raise ValueError("record=true with a limit: a part of a tier is no result; drop one of both")
+    wanted = task.select(config.tier, list(config.modes), config.limit)
+    return Plan(config, task, wanted, calculator, provenance.identity(calculator))
+
+
+def run_plan(plan: Plan, advance: Advance | None = None) -> Path:
+    """Run what is not yet finished and write ``result.json``; return its path.
+
+    Args:
+        plan: From :func:`plan`.
+        advance: Called with every record, kept or new; for a progress bar.
+    """
+    advance = advance or (lambda record: None)
+    hashes = plan.hashes()
+    wanted = [key for key, pair in hashes.items() if pair in _pairs(plan.wanted)]
+    with open_journal(plan.folder / "records.jsonl") as journal:
+        finished = {record.input_hash: record for record in journal.records}
+        if plan.config.retry_failed:
+            finished = {k: v for k, v in finished.items() if v.status not in _RETRIED}
+        for key in wanted:
+            if key in finished:
+                advance(finished[key])
+        todo = [key for key in wanted if key not in finished]
+        _run(plan, {key: hashes[key] for key in todo}, journal, advance)
+        records = {record.input_hash: record for record in journal.records}
+    return _write(plan, hashes, records)
+
+
+def run_benchmark(config: DictConfig) -> Path:
+    """Run one composed ``benchmark`` config; return the path of its ``result.json``.
+
+    Raises:
+        ValueError: For a wrong value in the config. A failure of the calculator is a record.
+    """
+    return run_plan(plan(config))
+
+
+def _pairs(wanted: list[tuple[Case, str]]) -> "_Pairs":
+    return _Pairs({(case.name, mode) for case, mode in wanted})
+
+
+class _Pairs:
+    """Membership of (case, mode) by name; an Atoms object cannot be hashed."""
+
+    def __init__(self, names: set[tuple[str, str]]) -> None:
+        self.names = names
+
+    def __contains__(self, pair: tuple[Case, str]) -> bool:
+        return (pair[0].name, pair[1]) in self.names
+
+
+def _run(
+    plan: Plan, todo: Mapping[str, tuple[Case, str]], journal: Journal, advance: Advance
+) -> None:
+    """Ask a worker for case after case; a lost worker costs its case and is replaced."""
+    worker: Worker | None = None
+    hopeless: dict[str, Any] | None = None  # the calculator cannot be built: every case gets this
+    try:
+        for key, (case, mode) in todo.items():
+            if worker is None and hopeless is None:
+                worker, hopeless = _start(plan)
+            result = hopeless
+            if worker is not None:
+                try:
+                    result = worker.ask(_message(case, mode), plan.config.timeout_s)
+                except WorkerLostError as error:
+                    result = {"status": error.status, "detail": str(error)}
+                    worker.kill()
+                    worker, hello = None, worker.hello
+                    result = {**result, "dtype": hello.get("dtype")}
+                else:
+                    result = {**result, "dtype": worker.hello.get("dtype")}
+            record = _record(plan, key, case, mode, result or {})
+            journal.append(record)
+            advance(record)
+    finally:
+        if worker is not None:
+            worker.stop()
+
+
+def _start(plan: Plan) -> tuple[Worker | None, dict[str, Any] | None]:
+    job = {
+        "build": plan.calculator["build"],
+        "property": plan.task.property,
+        "protocol": plan.task.protocol,
+        "elements": plan.calculator["card"].get("elements"),
+        "threads": plan.config.threads,
+    }
+    try:
+        worker = Worker(job, plan.folder / "worker.log", plan.config.start_timeout_s)
+    except WorkerLostError as error:
+        return None, {"status": error.status, "detail": f"at construction: {error}"}
+    if worker.hello["status"] == "ready":
+        return worker, None
+    worker.stop()
+    return None, {**worker.hello, "detail": f"at construction: {worker.hello['detail']}"}
+
+
+def _message(case: Case, mode: str) -> dict[str, Any]:
+    structure, bulk = case.structure.copy(), case.bulk.copy()  # copies carry no DFT energy
+    return {"structure": encode(structure), "bulk": encode(bulk), "mode": mode}
+
+
+def _record(
+    plan: Plan, key: str, case: Case, mode: str, result: Mapping[str, Any]
+) -> Record:
+    shared = provenance.environment()
+    return Record(
+        task=plan.task.name,
+        case=case.name,
+        mode=mode,
+        calculator=plan.calculator["name"],
+        input_hash=key,
+        reference=case.reference,
+        uncertainty=case.uncertainty,
+        unit=plan.task.card["quantity"]["unit"],
+        atoms=len(case.structure),
+        checkpoint_hash=plan.identity["checkpoint_hash"],
+        versions={**shared["versions"], **plan.identity["versions"]},
+        dtype=result.get("dtype") or plan.calculator["card"].get("dtype"),
+        device=str(plan.config.device),
+        threads=plan.config.threads,
+        processor=shared["processor"],
+        tags={**case.tags, "scored": case.scored, "tiers": case.tiers},
+        **{name: result[name] for name in _FROM_WORKER if name in result},
+    )
+
+
+def _write(
+    plan: Plan, hashes: Mapping[str, tuple[Case, str]], records: dict[str, Record]
+) -> Path:
+    """Write what is known of this calculator as it is now, over all tiers and modes."""
+    ordered = [records[key] for key in hashes if key in records]
+    path = write_results(plan.folder / "result.json", plan.task.card, plan.calculator, ordered)
+    if plan.config.record:
+        name = f"{plan.calculator['name']}.json"
+        published = paths.content("benchmarks") / plan.task.name / "results" / name
+        kept = {r.input_hash: r for r in read_records(published)} if published.exists() else {}
+        merged = kept | records
+        ordered = [merged[key] for key in hashes if key in merged]
+        write_results(published, plan.task.card, plan.calculator, ordered)
+    return path

@@ -1,0 +1,166 @@
+"""The command `mlip benchmark`: every task by every calculator named, then the leaderboard."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlip import paths
+from mlip.benchmarks.leaderboard import Board, boards
+from mlip.benchmarks.record import Record
+from mlip.benchmarks.report import report
+from mlip.benchmarks.results import read_result
+from mlip.benchmarks.runner import Plan, plan, run_plan
+from mlip.config import compose, options
+from mlip.errors import suggest
+
+_GROUPS = ("task", "calculator")
+
+
+def cli_run(overrides: Sequence[str], console: Console | None = None) -> list[Path]:
+    """Run ``mlip benchmark <overrides>``; return the files written.
+
+    ``task`` and ``calculator`` take comma lists, or ``all``: every task; every published potential
+    that is installed, and the checkpoint if one is given, without the controls. The word
+    ``report`` alone regenerates the published leaderboard from ``benchmarks/*/results/*.json``.
+    All names and values are checked before any work starts.
+
+    Raises:
+        ValueError: For a wrong name, key or value, with near matches.
+        FileNotFoundError: If the checkpoint does not exist.
+        ModuleNotFoundError: If the package of a calculator named is not installed.
+    """
+    console = console or Console()
+    if list(overrides) == ["report"]:
+        folder = paths.content("benchmarks")
+        return _announce(console, report(sorted(folder.glob("*/results/*.json")), folder))
+    plans = plan_sweep(overrides, console)
+    results = _run(plans, console)
+    output = Path(plans[0].config.output)
+    written = report(results, output)
+    for board in boards([read_result(path) for path in results]):
+        _print_board(console, board)
+    return _announce(console, written)
+
+
+def plan_sweep(overrides: Sequence[str], console: Console | None = None) -> list[Plan]:
+    """Return one checked plan for each pair of task and calculator in the overrides.
+
+    Raises:
+        ValueError: For a wrong name, key or value, or two plans that would share a folder.
+    """
+    chosen, rest = _split(overrides)
+    tasks, calculators = _names("task", chosen["task"]), _names("calculator", chosen["calculator"])
+    explicit = chosen["calculator"] != ["all"]
+    plans: list[Plan] = []
+    for calculator in calculators:
+        for task in tasks:
+            config = compose("benchmark", [*rest, f"task={task}", f"calculator={calculator}"])
+            if not explicit and config.calculator.card.get("control"):
+                continue
+            try:
+                plans.append(plan(config))
+            except (ModuleNotFoundError, ValueError) as error:
+                needs_more = isinstance(error, ModuleNotFoundError) or "checkpoint is null" in str(error)
+                if explicit or not needs_more:
+                    raise
+                if console is not None:
+                    console.print(f"left out {calculator}: {error}", style="yellow", markup=False)
+                break
+    if not plans:
+        raise ValueError("calculator=all found no calculator: install one, pip install 'mlip-suite[chgnet]'")
+    folder, count = Counter(item.folder for item in plans).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} of the runs would write to {folder}: name each calculator once")
+    return plans
+
+
+def _split(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Separate the two swept groups from the overrides that every run takes."""
+    chosen: dict[str, list[str]] = {}
+    rest: list[str] = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ValueError(
+                f"{override!r} is not of the form key=value; "
+                "write for instance task=surface_energy, or the word report alone"
+            )
+        if key in _GROUPS:
+            chosen[key] = [name.strip() for name in value.split(",") if name.strip()]
+        elif key in ("checkpoint", "output") and not value.startswith(("'", '"')):
+            rest.append(f"{key}='{value}'" if value not in ("", "null") else override)
+        else:
+            rest.append(override)
+    defaults = {"task": ["surface_energy"], "calculator": ["chgnet_0_3_0"]}
+    return {**defaults, **chosen}, rest
+
+
+def _names(group: str, names: Sequence[str]) -> list[str]:
+    known = options(group)
+    if list(names) == ["all"]:
+        return known
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no {group} {name!r}{suggest(name, [*known, 'all'])}")
+    if not names:
+        raise ValueError(f"{group}= is empty: give one of {', '.join(known)}, or all")
+    return list(names)
+
+
+def _run(plans: Sequence[Plan], console: Console) -> list[Path]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    disable = not plans[0].config.progress
+    with Progress(*columns, console=console, disable=disable) as progress:
+        total = progress.add_task("all", total=sum(len(item.wanted) for item in plans), note="")
+        return [run_plan(item, _advance(progress, item, total)) for item in plans]
+
+
+def _advance(progress: Progress, item: Plan, total: int) -> Callable[[Record], None]:
+    name = f"{item.task.name} · {item.calculator['card']['label']}"
+    bar = progress.add_task(name, total=len(item.wanted), note="")
+    failed = Counter()
+
+    def advance(record: Record) -> None:
+        failed.update([record.status] if record.status != "ok" else [])
+        note = ", ".join(f"{count} {status}" for status, count in failed.items())
+        progress.update(bar, advance=1, note=note)
+        progress.advance(total)
+
+    return advance
+
+
+def _print_board(console: Console, board: Board) -> None:
+    table = Table(title=f"{board.title} · {board.mode} · {board.tier}", title_justify="left")
+    for heading in ("calculator", "computed", "MAE J/m²", "penalised", "median ratio", "note"):
+        table.add_column(heading, justify="left" if heading in ("calculator", "note") else "right")
+    for row in board.rows:
+        found = row.scores
+        table.add_row(
+            row.label,
+            f"{found.n_ok}/{found.n}",
+            _number(found.mae),
+            _number(found.penalised_mae),
+            _number(found.median_ratio, 2),
+            row.note,
+        )
+    console.print(table)
+
+
+def _number(value: float | None, decimals: int = 3) -> str:
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def _announce(console: Console, written: list[Path]) -> list[Path]:
+    for path in written:
+        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+    return written
