@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 __all__ = ["MlipCalculator", "Potential", "__version__", "load"]
 
 _LAZY = {
-    "load": "mlip.models.checkpoint",
+    "load": "mlip.models.loading",
     "Potential": "mlip.models.potential",
     "MlipCalculator": "mlip.calculators.checkpoint",
 }

@@ -12,7 +12,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlip.graph import collate, from_atoms
 from mlip.keys import FIELDS
-from mlip.models.checkpoint import fingerprint, load, read_header
+from mlip.models.checkpoint import fingerprint
+from mlip.models.loading import load
 from mlip.models.potential import Potential
 
 
@@ -20,8 +21,9 @@ class MlipCalculator(Calculator):
     """Energy, forces, stress, per-atom energies and what the heads give.
 
     Args:
-        path: Checkpoint, such as ``runs/demo/best.safetensors``.
+        path: Checkpoint, such as ``runs/demo/best.safetensors``, or a MACE ``.model`` file.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` (a GPU if there is one).
+        head: Which head of a multi-head MACE model.
         batch_atoms: Largest number of atoms evaluated at once by :meth:`predict`.
 
     Raises:
@@ -33,15 +35,15 @@ class MlipCalculator(Calculator):
         "energy", "free_energy", "forces", "stress", "energies"]
 
     def __init__(
-        self, path: str | Path, device: str = "auto", batch_atoms: int = 1000, **kwargs: Any
+        self, path: str | Path, device: str = "auto", head: str | None = None,
+        batch_atoms: int = 1000, **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.path = Path(path)
-        self.header = read_header(path)
+        self.potential: Potential = load(path, device, head)
         self.checkpoint_hash = fingerprint(path)
-        self.potential: Potential = load(path, device)
         self.batch_atoms = batch_atoms
         self.supported_elements = set(self.potential.elements)
 

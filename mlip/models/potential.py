@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mlip.errors import UnsupportedElementError
 from mlip.graph import AtomGraph, Geometry
 from mlip.models.backbone import Backbone
+from mlip.models.heads.energy import Energy
 from mlip.models.heads.head import Head
 from mlip.models.terms.term import Term
 
@@ -73,6 +74,12 @@ class Potential(nn.Module):
             raise ValueError(f"no energy reference (E0) for {', '.join(missing)}: give one, in eV")
         values = [float(references[symbol]) for symbol in self.elements]
         self.energy_references.copy_(torch.tensor(values, dtype=torch.float64))
+
+    def set_scale(self, scale: float) -> None:
+        """Set the scale of the interaction energies of every energy head, eV."""
+        for head in self.heads.values():
+            if isinstance(head, Energy):
+                head.scale.fill_(scale)
 
     def to_precision(self, dtype: torch.dtype) -> "Potential":
         """Cast weights in place; energy references stay float64."""

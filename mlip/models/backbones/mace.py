@@ -33,6 +33,7 @@ class Mace(Backbone):
         interaction: Name of the later interaction blocks.
         distance_transform: ``None``, ``Agnesi`` or ``Soft``.
         apply_cutoff: Whether the envelope multiplies the radial functions (else the messages).
+        reduced_products: Whether redundant products are left out; older models have them.
 
     Raises:
         ValueError: If ``average_neighbors`` is missing or a name is unknown to mace-torch.
@@ -56,6 +57,7 @@ class Mace(Backbone):
         interaction: str = "RealAgnosticResidualInteractionBlock",
         distance_transform: str = "None",
         apply_cutoff: bool = True,
+        reduced_products: bool = True,
     ) -> None:
         super().__init__()
         if average_neighbors is None:
@@ -76,6 +78,7 @@ class Mace(Backbone):
                 correlation=correlation, gate=torch.nn.functional.silu,
                 radial_MLP=list(radial_network), radial_type="bessel",
                 distance_transform=distance_transform, apply_cutoff=apply_cutoff,
+                use_reduced_cg=reduced_products,
             )
         self.r_max = float(r_max)
         self.reach = layers * self.r_max

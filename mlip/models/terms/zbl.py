@@ -24,15 +24,17 @@ class ZBL(Term):
 
     Args:
         power: Exponent p of the polynomial envelope.
+        factor: Factor on the energy; foundation models of MACE scale theirs.
     """
 
     radii: Tensor
     exponent: Tensor
     prefactor: Tensor
 
-    def __init__(self, power: int = 6) -> None:
+    def __init__(self, power: int = 6, factor: float = 1.0) -> None:
         super().__init__()
         self.power = power
+        self.factor = factor
         self.register_buffer("radii", torch.tensor(covalent_radii, dtype=torch.float64))
         self.register_buffer("exponent", torch.tensor(0.300, dtype=torch.float64))
         self.register_buffer("prefactor", torch.tensor(0.4543, dtype=torch.float64))
@@ -51,6 +53,6 @@ class ZBL(Term):
         x = lengths / length_unit
         phi = sum(w * torch.exp(-d * x) for w, d in zip(_WEIGHTS, _DECAYS, strict=True))
         pair = _COULOMB * charge[sender] * charge[receiver] / lengths * phi
-        pair = 0.5 * pair * polynomial_cutoff(lengths / reach[near], self.power)
+        pair = 0.5 * self.factor * pair * polynomial_cutoff(lengths / reach[near], self.power)
         energies = lengths.new_zeros(geometry.atoms)
         return energies.index_add(0, receiver, pair.to(energies.dtype))

@@ -1,0 +1,65 @@
+# Two commands: `make demo` and `make test`. Both set everything up in .venv first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+THREADS ?=
+
+export PYTHONUNBUFFERED = 1
+export MPLBACKEND = Agg
+
+.PHONY: demo test test-slow speed leaderboard lint types imports cards setup clean help
+
+help:
+	@echo "make demo         train a lithium potential, score it beside CHGNet, open the pages"
+	@echo "make test         run the tests"
+	@echo "make test-slow    run the tests that take minutes"
+	@echo "make speed        measure throughput against peers (K=pattern for some)"
+	@echo "make leaderboard  rebuild the leaderboard from the recorded results"
+	@echo "make lint types imports cards    what CI also checks"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mlip needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mace,chgnet,dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python train.py output=runs/demo resume=auto
+	$(BIN)/mlip benchmark task=all calculator=checkpoint,chgnet_0_3_0 checkpoint=runs/demo/best.safetensors output=runs/demo/benchmark
+	@echo
+	@echo "Open   runs/demo/report.html                  how well the potential learnt"
+	@echo "       runs/demo/benchmark/leaderboard.html   how it scores beside CHGNet"
+	@echo "Next   .venv/bin/mlip data inspect FILE       what your own frames hold"
+	@echo "       .venv/bin/mlip train data=extxyz data.path=FILE data.units=ase output=runs/mine"
+	@echo "       .venv/bin/mlip list                    everything that can be chosen"
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
+
+speed: setup
+	$(BIN)/python -m pytest tests/speed -m speed -s -q $(if $(K),-k '$(K)')
+
+leaderboard: setup
+	$(BIN)/mlip benchmark report
+
+lint: setup
+	$(BIN)/ruff check mlip tests train.py
+
+types: setup
+	$(BIN)/pyright
+
+imports: setup
+	$(BIN)/lint-imports
+
+cards: setup
+	$(BIN)/check-jsonschema --schemafile datasets/card.schema.json datasets/*/card.yaml
+	$(BIN)/check-jsonschema --schemafile benchmarks/card.schema.json benchmarks/*/card.yaml
+
+clean:
+	rm -rf $(VENV) runs outputs multirun

@@ -1,0 +1,132 @@
+"""The command line: mlip train | evaluate | data | benchmark | list."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mlip import __version__
+from mlip.errors import suggest
+
+USAGE = f"""mlip {__version__}: train, benchmark and deploy potentials for battery interfaces
+
+  mlip train      [group=option] [key=value]   train a potential (also: python train.py)
+  mlip evaluate   checkpoint=FILE data=FILE    errors and parity plots on labelled frames
+  mlip benchmark  task=… calculator=…          score potentials; `mlip benchmark report` rebuilds the pages
+  mlip data       inspect|doctor FILE          what a file holds; what would spoil a training
+  mlip list       [GROUP]                      names one may type: datasets, model, calculator, task, …
+
+Every verb explains itself: mlip VERB --help"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 checks found errors, 2 bad input."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return
+    if arguments[0] == "--version":
+        print(__version__)
+        return
+    verb, *rest = arguments
+    try:
+        if verb not in VERBS:
+            raise ValueError(f"there is no command {verb!r}{suggest(verb, VERBS)}")
+        if rest and rest[0] in ("-h", "--help"):
+            print(HELP[verb])
+            return
+        code = VERBS[verb](rest)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    if code:
+        sys.exit(code)
+
+
+def _train(overrides: Sequence[str]) -> int:
+    from mlip.training.command import cli_run
+
+    return cli_run(overrides)
+
+
+def _evaluate(overrides: Sequence[str]) -> int:
+    from mlip.evaluation.command import cli_run
+
+    cli_run(list(overrides))
+    return 0
+
+
+def _benchmark(overrides: Sequence[str]) -> int:
+    from mlip.benchmarks.sweep import cli_run
+
+    cli_run(list(overrides))
+    return 0
+
+
+def _data(arguments: Sequence[str]) -> int:
+    from mlip.data.inspect import doctor, inspect
+
+    actions = ("inspect", "doctor")
+    if not arguments or arguments[0] not in actions:
+        given = arguments[0] if arguments else ""
+        raise ValueError(f"mlip data {given!r}: say one of {', '.join(actions)}{suggest(given, actions)}")
+    action, *rest = arguments
+    flags = [argument for argument in rest if argument.startswith("-")]
+    paths = [argument for argument in rest if not argument.startswith("-") and "=" not in argument]
+    options = dict(argument.split("=", 1) for argument in rest if "=" in argument)
+    if unknown := [flag for flag in flags if flag != "--json"] or sorted(set(options) - {"units"}):
+        raise ValueError(f"unknown option {unknown[0]!r}{suggest(unknown[0], ['--json', 'units'])}")
+    if len(paths) != 1:
+        raise ValueError(f"mlip data {action} takes one file, not {len(paths)}: {HELP['data']}")
+    if action == "inspect":
+        found = inspect(Path(paths[0]))
+        print(found.to_json() if "--json" in flags else found.to_text())
+        return 0
+    report = doctor(Path(paths[0]), options.get("units"))
+    print(json.dumps(report.to_json()) if "--json" in flags else report.to_text())
+    return report.exit_code
+
+
+def _list(arguments: Sequence[str]) -> int:
+    from mlip.listing import groups, names
+
+    if not arguments:
+        print("\n".join(f"{group:<11} {', '.join(names(group))}" for group in groups()))
+        return 0
+    for group in arguments:
+        print("\n".join(names(group)))
+    return 0
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "benchmark": _benchmark,
+    "data": _data,
+    "list": _list,
+}
+
+HELP = {
+    "train": """mlip train [group=option] [key=value] …    (the same as python train.py)
+
+  mlip train                                        241 frames of lithium, a small MACE
+  mlip train data=extxyz data.path=my.extxyz data.units=ase output=runs/mine
+  mlip train output=runs/mine resume=auto …         go on after a kill, with the same overrides
+  mlip train logger=wandb trainer.max_epochs=100 backbone@model.backbone=mace
+  mlip train --cfg job                              print the config and stop
+  mlip list model|backbone|data|loss|optimizer|…    what can be chosen""",
+    "evaluate": """mlip evaluate checkpoint=FILE|calculator=NAME data=FILE|DATASET [split=test] [units=ase] [output=DIR]
+
+  mlip evaluate checkpoint=runs/demo/best.safetensors data=mlearn_li split=test
+  mlip evaluate calculator=chgnet_0_3_0 data=my.extxyz units=ase""",
+    "benchmark": """mlip benchmark task=NAME[,NAME] calculator=NAME[,NAME] [checkpoint=FILE] [tier=smoke|full] [output=DIR]
+
+  mlip benchmark task=all calculator=chgnet_0_3_0,checkpoint checkpoint=runs/demo/best.safetensors
+  mlip benchmark report                             rebuild the leaderboard from recorded results""",
+    "data": """mlip data inspect FILE [--json]     format, frames, elements, properties, units to declare
+mlip data doctor FILE [units=ase]   what would spoil a training; exit code 1 if there is an error""",
+    "list": "mlip list [GROUP …]   names of datasets, or of a config group: model, backbone, task, calculator, …",
+}

@@ -1,0 +1,107 @@
+"""Where training frames come from: a data card, or one's own files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlip.data.card import load_card, load_frames
+from mlip.data.fields import FieldMap
+from mlip.data.frame import Frame
+from mlip.data.readers import read
+from mlip.data.splits import hold_out
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Frames to train on, to validate with, and to test on.
+
+    Args:
+        train: Frames whose labels are learnt.
+        val: Frames that choose the best checkpoint.
+        test: Frames that nothing before the final report has seen; may be empty.
+        origin: Name and level of theory, kept in the checkpoint.
+    """
+
+    train: Sequence[Frame]
+    val: Sequence[Frame]
+    test: Sequence[Frame]
+    origin: Mapping[str, Any]
+
+    @property
+    def elements(self) -> list[str]:
+        """Symbols of all frames, in the order of the periodic table."""
+        found = {
+            (int(number), symbol)
+            for frame in (*self.train, *self.val, *self.test)
+            for number, symbol in zip(
+                frame.atoms.numbers, frame.atoms.get_chemical_symbols(), strict=True
+            )
+        }
+        return [symbol for _, symbol in sorted(found)]
+
+
+def from_card(card: str, val_fraction: float, stratify: str | None = None, seed: int = 0) -> Splits:
+    """Return the splits of a data card; validation frames are held out of ``train``.
+
+    Args:
+        card: Name of a folder in ``datasets/``.
+        val_fraction: Share of the training frames to validate with.
+        stratify: Info key within which to hold out evenly.
+        seed: Seed of the hold-out.
+
+    Raises:
+        ValueError: If the card has no ``train`` split, or a file does not match its card.
+    """
+    loaded = load_card(card)
+    train, val = hold_out(load_frames(loaded, "train"), val_fraction, seed, stratify)
+    test = load_frames(loaded, "test") if "test" in loaded.files else []
+    origin = {
+        "data": loaded.name,
+        "title": loaded.title,
+        "licence": loaded.licence,
+        "level_of_theory": dict(loaded.level_of_theory),
+    }
+    return Splits(train, val, test, origin)
+
+
+def from_files(
+    train: str | Path,
+    units: str | Mapping[str, Any],
+    *,
+    val: str | Path | None = None,
+    test: str | Path | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    stratify: str | None = None,
+    seed: int = 0,
+) -> Splits:
+    """Return splits of one's own files; what is not given is held out of ``train``.
+
+    Args:
+        train: File with energies and forces.
+        units: ``ase``, or a mapping of fields as in a data card.
+        val: Validation file, or None to hold out ``val_fraction``.
+        test: Test file, or None to hold out ``test_fraction``.
+        val_fraction: Share held out for validation.
+        test_fraction: Share held out for the final test.
+        stratify: Info key within which to hold out evenly.
+        seed: Seed of the hold-outs.
+    """
+    fields = FieldMap.from_config(units)
+    frames: list[Frame] = list(read(train, fields))
+    if test is None:
+        frames, tested = hold_out(frames, test_fraction, seed + 1, stratify)
+    else:
+        tested = list(read(test, fields))
+    if val is None:
+        frames, validated = hold_out(frames, val_fraction, seed, stratify)
+    else:
+        validated = list(read(val, fields))
+    origin = {
+        "data": Path(train).name,
+        "title": "user's file",
+        "licence": "not stated",
+        "level_of_theory": {},
+    }
+    return Splits(frames, validated, tested, origin)

@@ -1,0 +1,184 @@
+"""One training run, from a config to a folder with potential, metrics, plots and report."""
+
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+
+from mlip import runtime
+from mlip.calculators.checkpoint import MlipCalculator
+from mlip.evaluation.evaluate import Evaluation, evaluate
+from mlip.evaluation.run_report import write_run_report
+from mlip.graph import loader
+from mlip.training.callbacks import AtomicCheckpointIO, History, ProgressBar, SaveBest, read_history
+from mlip.training.module import TrainingModule
+from mlip.training.setup import Setup, prepare
+
+STATE = "last.ckpt"
+FINISHED = "summary.json"
+
+
+def run(config: DictConfig) -> Path:
+    """Train the potential that ``config`` describes and return its run folder.
+
+    The folder holds ``config.yaml`` (resolved), ``metrics.csv`` (a row an epoch),
+    ``best.safetensors`` and ``last.safetensors`` (potentials), ``last.ckpt`` (to resume),
+    ``summary.json``, parity plots and ``report.html``.
+
+    Raises:
+        ValueError: For bad data, a bad option, or an output folder that holds another run.
+    """
+    folder = Path(config.output)
+    resume = _resume_from(config, folder)
+    if resume is not None and (folder / FINISHED).is_file():
+        print(f"{folder} holds this run already, finished")  # noqa: T201
+        return folder
+    threads = runtime.set_threads(config.threads)
+    _quieten_lightning()
+    lightning.seed_everything(config.seed, verbose=False)
+    setup = prepare(config)
+    _announce(setup, threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(_resolved(config))
+    best = SaveBest(folder, setup.config, config.monitor, _card(setup))
+    trainer = _trainer(config, folder, best)
+    module = TrainingModule(
+        setup.potential, setup.loss, instantiate(config.optimizer),
+        instantiate(config.schedule), config.ema_decay,
+    )
+    started = time.perf_counter()
+    first = trainer.current_epoch
+    trainer.fit(
+        module,
+        loader(setup.train, config.data.batch_size, shuffle=True, seed=config.seed,
+               workers=config.data.workers),
+        loader(setup.val, config.data.batch_size, workers=config.data.workers),
+        ckpt_path=resume, weights_only=True,
+    )
+    seconds = time.perf_counter() - started
+    if trainer.is_global_zero:
+        epochs = max(trainer.current_epoch - first, 1)
+        timing = {"seconds": round(seconds, 1), "threads": threads,
+                  "structures_per_second": round(len(setup.train) * epochs / seconds, 2)}
+        _report(config, folder, setup, best, timing)
+    return folder
+
+
+def _resume_from(config: DictConfig, folder: Path) -> Path | None:
+    state = folder / STATE
+    if config.resume not in (None, "auto"):
+        raise ValueError(f"resume is {config.resume!r}: write auto to go on with output, or null")
+    if config.resume == "auto":
+        if not state.is_file():
+            return None
+        if (saved := folder / "config.yaml").is_file() and saved.read_text() != _resolved(config):
+            raise ValueError(
+                f"{folder} holds a run with another config: compare {saved} with your overrides, "
+                "or give another output"
+            )
+        return state
+    if state.exists() or (folder / FINISHED).exists():
+        raise ValueError(
+            f"{folder} already holds a run: give another output, or resume=auto to go on with it"
+        )
+    return None
+
+
+def _resolved(config: DictConfig) -> str:
+    """The config with every interpolation filled in; how it is resumed is not part of it."""
+    content = OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.to_yaml({k: v for k, v in content.items() if k != "resume"})  # type: ignore[union-attr]
+
+
+def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trainer:
+    callbacks: list[Callback] = [
+        best,
+        History(folder / "metrics.csv"),
+        ModelCheckpoint(
+            folder, filename=Path(STATE).stem, save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+        ProgressBar(),
+    ]
+    if config.patience is not None:
+        callbacks.append(EarlyStopping(config.monitor, patience=config.patience))
+    return instantiate(
+        config.trainer, callbacks=callbacks, plugins=[AtomicCheckpointIO()],
+        logger=instantiate(config.logger) if "_target_" in config.logger else False,
+        default_root_dir=str(folder), inference_mode=False, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False,
+    )
+
+
+def _card(setup: Setup) -> dict[str, Any]:
+    return {
+        **setup.splits.origin,
+        "frames": {"train": len(setup.splits.train), "val": len(setup.splits.val),
+                   "test": len(setup.splits.test)},
+        "properties": list(setup.loss.names),
+    }
+
+
+def _announce(setup: Setup, threads: int) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    frames = _card(setup)["frames"]
+    weights = sum(parameter.numel() for parameter in setup.potential.parameters())
+    console.print(
+        f"[bold]{setup.splits.origin['data']}[/bold]  {frames['train']} training, "
+        f"{frames['val']} validation, {frames['test']} test frames  ·  "
+        f"{', '.join(setup.potential.elements)}  ·  {weights:,} weights  ·  {threads} threads"
+    )
+    for finding in setup.findings:
+        console.print(f"{finding.severity}: {finding.message}")
+    if setup.references.note:
+        console.print(f"warning: {setup.references.note}")
+
+
+def _report(
+    config: DictConfig, folder: Path, setup: Setup, best: SaveBest, timing: Mapping[str, Any]
+) -> None:
+    split = "test" if setup.splits.test else "val"
+    frames = setup.splits.test or setup.splits.val
+    calculator = MlipCalculator(folder / "best.safetensors", device=_device(config))
+    evaluation: Evaluation = evaluate(calculator, list(frames))
+    evaluation.write(folder / split)
+    summary = {
+        "epochs": int(read_history(folder / "metrics.csv")[-1]["epoch"]) + 1,
+        "best_epoch": best.best_epoch + 1,
+        "split": split,
+        "errors": evaluation.errors.values,
+        "timing": dict(timing),
+        "references": dict(setup.references.values),
+        **_card(setup),
+    }
+    write_run_report(
+        folder, config_yaml=_resolved(config), history=read_history(folder / "metrics.csv"),
+        evaluations={split: evaluation}, summary=summary,
+    )
+    partial = folder / f".{FINISHED}.partial"
+    partial.write_text(json.dumps(summary, indent=2))
+    os.replace(partial, folder / FINISHED)
+
+
+def _device(config: DictConfig) -> str:
+    return "cpu" if config.trainer.accelerator == "cpu" else "auto"
+
+
+def _quieten_lightning() -> None:
+    """Lightning's notices about loggers, workers and its own deprecations are not the user's."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

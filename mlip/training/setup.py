@@ -1,0 +1,128 @@
+"""Everything before the first step: data checked, references fitted, potential built."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from mlip.data.checks import check_duplicates, check_elements, check_frames
+from mlip.data.energy_references import (
+    EnergyReferences,
+    fit_energy_references,
+    given_energy_references,
+)
+from mlip.data.findings import Finding, require
+from mlip.data.frame import Frame
+from mlip.data.loader import average_neighbors, force_scale, to_graphs
+from mlip.data.sources import Splits
+from mlip.graph import AtomGraph, loader
+from mlip.models.build import build, resolve
+from mlip.models.loading import load_with_config
+from mlip.models.potential import Potential
+from mlip.training.loss import Loss
+from mlip.training.metrics import REPORTED
+
+
+@dataclass
+class Setup:
+    """What a run starts from.
+
+    Args:
+        splits: The frames.
+        findings: What the checks of the frames said.
+        references: Energy of each element.
+        config: Resolved ``model`` config.
+        potential: Initialised potential.
+        loss: The loss.
+        train: Graphs to train on.
+        val: Graphs to validate with.
+    """
+
+    splits: Splits
+    findings: list[Finding]
+    references: EnergyReferences
+    config: dict[str, Any]
+    potential: Potential
+    loss: Loss
+    train: list[AtomGraph]
+    val: list[AtomGraph]
+
+
+def prepare(config: DictConfig) -> Setup:
+    """Read and check the data, fit references and build the potential.
+
+    Raises:
+        ValueError: For anything that would spoil the training, before it starts.
+    """
+    loss: Loss = instantiate(config.loss)
+    splits: Splits = instantiate(config.data.source)
+    findings = _check(splits, loss)
+    torch.manual_seed(config.seed)
+    labels = tuple(dict.fromkeys([*loss.names, *REPORTED]))
+    if config.start is None:
+        model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
+        train = to_graphs(splits.train, float(model["backbone"]["r_max"]), labels)
+        model = resolve(model, splits.elements, average_neighbors(train))
+        potential = build(model)
+        potential.set_scale(force_scale(splits.train))
+        references = _references(config, splits)
+    else:
+        potential, model = load_with_config(config.start, head=config.start_head)
+        require(check_elements([*splits.train, *splits.val], potential.elements))
+        train = to_graphs(splits.train, potential.r_max, labels)
+        references = _references(config, splits, potential)
+    potential.set_energy_references(references.values)
+    val = to_graphs(splits.val, potential.r_max, labels)
+    return Setup(splits, findings, references, model, potential.train(), loss, train, val)
+
+
+def _check(splits: Splits, loss: Loss) -> list[Finding]:
+    if not splits.train or not splits.val:
+        raise ValueError(
+            f"{len(splits.train)} training and {len(splits.val)} validation frames: both are "
+            "needed; raise data.source.val_fraction, or give more frames"
+        )
+    required = [name for name in ("energy", "forces") if name in loss.names]
+    groups = {"train": splits.train, "val": splits.val, "test": splits.test}
+    findings: list[Finding] = []
+    for frames in groups.values():
+        findings += check_frames(frames, required) if frames else []
+    findings += check_duplicates(groups)
+    require(findings)
+    return list(dict.fromkeys(findings))
+
+
+def _references(
+    config: DictConfig, splits: Splits, start: Potential | None = None
+) -> EnergyReferences:
+    """References given, fitted, or (for a potential to start from) fitted to what it misses."""
+    given = config.energy_references
+    if OmegaConf.is_dict(given):
+        values: dict[str, float] = OmegaConf.to_container(given)  # type: ignore[assignment]
+        return given_energy_references(values, start.elements if start else splits.elements)
+    if given != "fit":
+        raise ValueError(
+            f"energy_references is {given!r}: write fit, or a mapping such as {{Li: -0.29}} in eV"
+        )
+    if start is None:
+        return fit_energy_references(splits.train)
+    return _shifted(start, splits.train)
+
+
+def _shifted(start: Potential, frames: list[Frame]) -> EnergyReferences:
+    """Shift the references of a potential by the least-squares fit of its own energy error."""
+    graphs = to_graphs(frames, start.r_max, ())
+    energies = [
+        float(energy)
+        for batch in loader(graphs, 8)
+        for energy in start(batch, outputs=())["energy"]
+    ]
+    errors = [
+        replace(frame, labels={"energy": frame.labels["energy"] - energy})
+        for frame, energy in zip(frames, energies, strict=True) if "energy" in frame.labels
+    ]
+    shift = fit_energy_references(errors)
+    old = dict(zip(start.elements, start.energy_references.tolist(), strict=True))
+    return replace(shift, values={e: old[e] + shift.values.get(e, 0.0) for e in old})
