@@ -26,9 +26,9 @@ def check_geometry(frames: Sequence[Frame]) -> list[Finding]:
             atom = int(np.argmax(~np.isfinite(atoms.positions).all(axis=1)))
             findings.append(
                 Finding("error", f"{frame.source}: the position of atom {atom} is "
-                        f"{atoms.positions[atom]}; correct or remove the frame")
+                        f"{atoms.positions[atom].tolist()}; correct or remove the frame")
             )  # fmt: skip
-        if not np.isfinite(atoms.cell.array).all() or not usable(atoms):
+        if not _spans(atoms):
             findings.append(
                 Finding("error", f"{frame.source}: pbc is {atoms.pbc.tolist()} but the cell "
                         f"{atoms.cell.array.tolist()} does not span these directions; correct pbc "
@@ -99,12 +99,14 @@ def check_duplicates(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
 
 def usable(atoms: Atoms) -> bool:
     """Return whether positions and cell are finite and every periodic direction has a vector."""
+    return bool(np.isfinite(atoms.positions).all()) and _spans(atoms)
+
+
+def _spans(atoms: Atoms) -> bool:
+    if not np.isfinite(atoms.cell.array).all():
+        return False
     periodic = atoms.cell.array[np.asarray(atoms.pbc)]
-    return bool(
-        np.isfinite(atoms.positions).all()
-        and np.isfinite(atoms.cell.array).all()
-        and (not len(periodic) or np.linalg.matrix_rank(periodic) == len(periodic))
-    )
+    return not len(periodic) or bool(np.linalg.matrix_rank(periodic) == len(periodic))
 
 
 def _pairs(groups: Sequence[Sequence[tuple[str, str]]]) -> list[str]:

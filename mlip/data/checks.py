@@ -179,10 +179,9 @@ def check_stress_sign(frames: Sequence[Frame]) -> list[Finding]:
         if finite and frame.atoms.pbc.all() and usable(frame.atoms):
             volume = frame.atoms.get_volume() / len(frame)
             trace = float(np.trace(frame.labels["stress"])) / 3
-            name = frame.atoms.symbols.get_chemical_formula(empirical=True)
-            groups.setdefault(name, []).append((volume, trace))
+            groups.setdefault(_formula(frame), []).append((volume, trace))
     centred = [_centred(np.array(group)) for group in groups.values() if len(group) > 2]
-    points = np.concatenate(centred) if centred else np.empty((0, 2))
+    points: np.ndarray = np.concatenate(centred) if centred else np.empty((0, 2))
     if len(points) < 10 or points[:, 0].std() < 0.01 or points[:, 1].std() == 0.0:
         return []
     correlation = float(np.corrcoef(points.T)[0, 1])
@@ -201,11 +200,11 @@ def check_energies(frames: Sequence[Frame]) -> list[Finding]:
         references = fit_energy_references(frames)
     except ValueError:
         return []  # no energy at all: check_labels says so
-    residuals = reference_residuals(frames, references).tolist()
+    residuals: list[float] = reference_residuals(frames, references).tolist()
     groups: dict[str, list[int]] = {}
-    for index in np.flatnonzero(np.isfinite(residuals)):
-        name = frames[index].atoms.symbols.get_chemical_formula(empirical=True)
-        groups.setdefault(name, []).append(int(index))
+    for index, frame in enumerate(frames):
+        if np.isfinite(residuals[index]):
+            groups.setdefault(_formula(frame), []).append(index)
     small = [index for group in groups.values() if len(group) < _MIN_GROUP for index in group]
     pools = [group for group in groups.values() if len(group) >= _MIN_GROUP] + [small]
     odd = sorted(index for pool in pools for index in _outliers(residuals, pool))
@@ -284,6 +283,10 @@ def _centred(points: np.ndarray) -> np.ndarray:
     return np.column_stack(
         [points[:, 0] / points[:, 0].mean() - 1, points[:, 1] - points[:, 1].mean()]
     )
+
+
+def _formula(frame: Frame) -> str:
+    return frame.atoms.symbols.get_chemical_formula(empirical=True)
 
 
 def _with(frames: Sequence[Frame], label: str) -> list[Frame]:

@@ -1,4 +1,4 @@
-"""Hold-out splits that depend on the frames alone, so that they survive new data."""
+"""Hold-out splits that depend on the frames alone, so that they hardly change with new data."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,12 +22,11 @@ def hold_out_indices(
 ) -> tuple[list[int], list[int]]:
     """Return the indices of the frames to train on and of those to hold out.
 
-    Each frame is held out when the hash of its structure and the seed, read as a number in [0, 1),
-    is below ``fraction``. Its side therefore does not change when other frames are added, removed
-    or reordered, and equal structures are never on both sides; the price is that the number held
-    scatters around ``fraction * len(frames)`` as in a coin toss. Two rules guard small sets, each
-    stratum by itself: of fewer than ``1 / fraction`` frames none is held out, and of more the one
-    with the lowest hash is held out even when no hash is below the fraction.
+    The frames of each stratum are ordered by the hash of their structure and the seed, and the
+    first ``floor(n * fraction)`` are held out; of a stratum so small that this is zero, none is.
+    So the split does not depend on the order of the file, an added or removed frame changes the
+    side of at most one other, and equal structures are never on both sides of a stratum (for
+    that, one or two more than ``floor(n * fraction)`` may be held).
 
     Args:
         frames: Frames to divide.
@@ -42,11 +41,12 @@ def hold_out_indices(
         raise ValueError(f"fraction is {fraction}; give the share to hold out, in [0, 1)")
     held: set[int] = set()
     for members in _strata(frames, stratify).values():
-        if floor(len(members) * fraction) == 0:
+        count = floor(len(members) * fraction + 1e-9)  # 100 * 0.29 is 28.999...
+        if count == 0:
             continue
-        shares = {index: _share(frames[index], seed) for index in members}
-        limit = max(fraction, min(shares.values()) * (1 + 1e-12))
-        held |= {index for index, share in shares.items() if share < limit}
+        places = {index: _place(frames[index], seed) for index in members}
+        last = sorted(places.values())[count - 1]
+        held |= {index for index, place in places.items() if place <= last}
     return [i for i in range(len(frames)) if i not in held], sorted(held)
 
 
@@ -63,9 +63,6 @@ def _strata(frames: Sequence[Frame], key: str | None) -> dict[str, list[int]]:
     return strata
 
 
-def _share(frame: Frame, seed: int) -> float:
-    """Return a number in [0, 1) that depends on structure and seed only."""
-    digest = hashlib.blake2b(
-        fingerprint(frame.atoms), digest_size=6, key=str(seed).encode()
-    ).digest()
-    return int.from_bytes(digest, "big") / 2**48
+def _place(frame: Frame, seed: int) -> bytes:
+    """Return what decides the order: a hash of structure and seed only."""
+    return hashlib.blake2b(fingerprint(frame.atoms), key=str(seed).encode()).digest()

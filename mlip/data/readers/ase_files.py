@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled
+from ase.db import connect
 from ase.io import iread
 
 from mlip.data.record import Record
@@ -34,7 +35,7 @@ def read_ase(path: Path, file_format: str) -> Iterator[Record]:
     """
     _require_finished(path, file_format)
     index = 0
-    images = iread(str(path), index=":", format=file_format, do_not_split_by_at_sign=True)
+    images = _images(path, file_format)
     while True:
         try:
             atoms = next(images, None)
@@ -48,6 +49,16 @@ def read_ase(path: Path, file_format: str) -> Iterator[Record]:
             return
         yield _record(atoms, f"{path}#{index}")
         index += 1
+
+
+def _images(path: Path, file_format: str) -> Iterator[Atoms]:
+    if file_format not in ("db", "json"):
+        yield from iread(str(path), index=":", format=file_format, do_not_split_by_at_sign=True)
+        return
+    # iread drops the user's own keys of a database, the functional among them.
+    with connect(str(path), type=file_format, serial=True) as database:
+        for row in database.select():
+            yield row.toatoms(add_additional_information=True)
 
 
 def _require_finished(path: Path, file_format: str) -> None:
@@ -76,8 +87,8 @@ def _record(atoms: Atoms, source: str) -> Record:
 
 
 def _info(atoms: Atoms) -> dict[str, Any]:
-    # ASE databases keep the user's own keys one level down.
     info = dict(atoms.info)
+    info.pop("unique_id", None)
     for nested in ("key_value_pairs", "data"):
         if isinstance(info.get(nested), dict):
             info |= info.pop(nested)

@@ -1,0 +1,108 @@
+"""What a file holds, before units are declared, and the doctor."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlip.data.card import load_card
+from mlip.data.doctor import doctor
+from mlip.data.inspect import inspect
+
+DATASETS = Path(__file__).parents[2] / "datasets"
+LITHIUM = DATASETS / "mlearn_li" / "train.extxyz.gz"
+
+
+def test_an_undeclared_file_is_described():
+    found = inspect(LITHIUM)
+    assert (found.format, found.frames, found.atoms) == ("extxyz", 241, (2, 54.0, 84))
+    assert found.elements == {"Li": 241}
+    assert found.pbc == {"TTT": 241}
+    properties = {item.key: item for item in found.properties}
+    assert set(properties) == {"energy", "forces", "virial_stress_raw"}
+    assert properties["forces"].level == "atom"
+    assert properties["forces"].shape == (3,)
+    assert properties["forces"].maximum == pytest.approx(1.47121, abs=1e-5)
+    assert "eV is plausible" in properties["energy"].hint
+    assert "unit to declare" in properties["virial_stress_raw"].hint
+    assert "sign looks compression_positive" in properties["virial_stress_raw"].hint
+    assert found.info["group"] == ["AIMD-NVT", "Elastic", "Surface", "Vacancy"]
+    assert found.info["description"] == 241
+    assert all(item.read_as == "" for item in found.properties)
+
+
+def test_text_and_json_tell_the_same():
+    found = inspect(LITHIUM, load_card("mlearn_li").fields)
+    text, content = found.to_text(), json.loads(found.to_json())
+    assert "241 frames (extxyz)" in text
+    assert "stress [kbar]" in text
+    assert content["frames"] == 241
+    assert {item["key"] for item in content["properties"]} == {
+        "energy", "forces", "virial_stress_raw",
+    }  # fmt: skip
+    assert all(item["key"] in text for item in content["properties"])
+
+
+def test_a_file_without_properties(tmp_path):
+    (tmp_path / "a.xyz").write_text("1\n\nLi 0 0 0\n")
+    text = inspect(tmp_path / "a.xyz").to_text()
+    assert "no numeric property" in text
+    assert "FFF (1)" in text
+
+
+def test_bad_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no.xyz does not exist"):
+        inspect(tmp_path / "no.xyz")
+    with pytest.raises(ValueError, match=r"not a known word"):
+        inspect(LITHIUM, "metal")
+
+
+def test_the_doctor_passes_the_lithium_data():
+    found = doctor("mlearn_li")
+    assert found.exit_code == 0
+    assert found.frames == {"train": 241, "test": 29}
+    assert not found.findings
+    assert found.to_text() == (
+        "mlearn_li: train 241 frames, test 29 frames\nfit for training (nothing found)\n"
+    )
+
+
+def test_the_doctor_tells_bad_input_instead_of_raising(tmp_path):
+    for source, message in (
+        (LITHIUM, "units of its labels are not declared"),
+        (tmp_path / "no.xyz", "does not exist"),
+        ("mlearn_lo", "there is no data set 'mlearn_lo'"),
+    ):
+        found = doctor(source)
+        assert found.exit_code == 1
+        assert message in found.to_text()
+        assert "not fit for training (1 error)" in found.to_text()
+        content = json.loads(found.to_json())
+        assert content["exit_code"] == 1
+        assert content["findings"][0]["severity"] == "error"
+
+
+def test_the_doctor_reads_a_file_with_declared_units():
+    found = doctor(LITHIUM, load_card("mlearn_li").fields, elements=["Na"])
+    assert found.exit_code == 1
+    assert found.findings[0].message.startswith("Li is in ")
+
+
+def test_the_doctor_finds_a_frame_in_two_splits(tmp_path):
+    import hashlib
+
+    import yaml
+
+    folder = tmp_path / "mlearn_li"
+    shutil.copytree(DATASETS / "mlearn_li", folder)
+    shutil.copy(folder / "test.extxyz.gz", folder / "train.extxyz.gz")
+    card = yaml.safe_load((folder / "card.yaml").read_text())
+    digest = hashlib.sha256((folder / "train.extxyz.gz").read_bytes()).hexdigest()
+    card["files"]["train"] |= {"sha256": digest, "frames": 29}
+    (folder / "card.yaml").write_text(yaml.safe_dump(card))
+    found = doctor(folder)
+    assert found.exit_code == 0
+    (finding,) = found.findings
+    assert "29 structures are in more than one split" in finding.message
+    assert "fit for training (1 warning)" in found.to_text()
