@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from ase import Atoms
-from vesin import NeighborList
 
 from mlip.data.findings import Finding, examples
 from mlip.data.fingerprint import fingerprint
@@ -39,6 +38,8 @@ def check_geometry(frames: Sequence[Frame]) -> list[Finding]:
 
 def check_distances(frames: Iterable[Frame], closest: float = CLOSEST) -> list[Finding]:
     """Find pairs of atoms, periodic images included, nearer than ``closest`` (Å, below 2)."""
+    from vesin import NeighborList  # imports torch where it is installed: seconds, so only here
+
     neighbors = NeighborList(cutoff=_SEARCH_RADIUS, full_list=False, n_threads=1)
     findings = []
     for frame in frames:

@@ -56,7 +56,8 @@ def _images(path: Path, file_format: str) -> Iterator[Atoms]:
         yield from iread(str(path), index=":", format=file_format, do_not_split_by_at_sign=True)
         return
     # iread drops the user's own keys of a database, the functional among them.
-    with connect(str(path), type=file_format, serial=True) as database:
+    opened: Any = connect(str(path), type=file_format, serial=True)
+    with opened as database:
         for row in database.select():
             yield row.toatoms(add_additional_information=True)
 
