@@ -1,6 +1,6 @@
 """Benchmarks: tasks, runner, metrics, leaderboard; nothing here needs torch."""
 
-from mlip.benchmarks.report import report
+from mlip.benchmarks.publish import report
 from mlip.benchmarks.runner import run_benchmark
 from mlip.benchmarks.sweep import cli_run
 

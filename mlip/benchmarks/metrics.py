@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -106,14 +107,16 @@ def facet_order(records: Iterable[Record]) -> float | None:
                 reference[facet] = min(reference[facet], record.reference)
         if len(model) >= _MIN_FACETS:
             facets = sorted(model)
-            correlations.append(_spearman([model[f] for f in facets], [reference[f] for f in facets]))
+            pairs = [(model[facet], reference[facet]) for facet in facets]
+            correlations.append(_spearman(*zip(*pairs, strict=True)))
     return _mean(correlations)
 
 
-def _spearman(first: list[float], second: list[float]) -> float:
+def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
-    return float(spearmanr(first, second).statistic)
+    found: Any = spearmanr(first, second)
+    return float(found.statistic)
 
 
 def _by_material(records: Iterable[Record]) -> dict[str, list[Record]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlip.benchmarks.leaderboard import Board, Row
+from mlip.benchmarks.text import number
 
 SIZE = 420.0
 """Side of the square, in units of the drawing."""
@@ -31,6 +32,7 @@ class Parity:
         size: Side of the drawing.
         margin: Room for the numbers of the axes.
         ticks: (position, text) along either axis; y is measured upwards from the bottom.
+        noise: Half the height of the band of the reference's uncertainty.
         diagonal: Ends of the line of perfect agreement.
         series: (index, row, points) for each calculator that is no control.
     """
@@ -38,6 +40,7 @@ class Parity:
     size: float
     margin: float
     ticks: list[tuple[float, str]]
+    noise: float
     diagonal: tuple[float, float]
     series: list[tuple[int, Row, list[Point]]]
 
@@ -58,7 +61,8 @@ def parity(board: Board) -> Parity:
     return Parity(
         size=SIZE,
         margin=MARGIN,
-        ticks=[(place(t), f"{t + 0.0:.{decimals}f}".replace("-", "−")) for t in ticks],
+        ticks=[(place(t), number(t, decimals)) for t in ticks],
+        noise=round(place(low + board.task["reference"]["uncertainty"]) - place(low), 2),
         diagonal=(place(low), place(high)),
         series=[(index, row, _points(row, place)) for index, row in enumerate(rows)],
     )

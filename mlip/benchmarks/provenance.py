@@ -19,6 +19,10 @@ DIGITS = 8
 """Decimals of positions and cells, Å, that enter a hash."""
 
 
+class NoCheckpointError(ValueError):
+    """The calculator scores a file, and none was given."""
+
+
 def weights_file(card: Mapping[str, Any]) -> Path | None:
     """Return the file with the weights of a calculator card; None if it has none.
 
@@ -31,14 +35,15 @@ def weights_file(card: Mapping[str, Any]) -> Path | None:
     if not weights:
         return None
     if weights.get("file") is None:
-        raise ValueError(
+        raise NoCheckpointError(
             "checkpoint is null: give the file to score, checkpoint=runs/<name>/best.safetensors"
         )
     path = Path(weights["file"])
     if "package" in weights:
         path = _package(weights["package"], card) / path
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {str(weights['file'])!r} does not exist: check the path")
+        name = str(weights["file"])
+        raise FileNotFoundError(f"checkpoint {name!r} does not exist: check the path")
     return path
 
 

@@ -118,7 +118,7 @@ class Record:
                 raise TypeError(f"unknown fields {sorted(unknown)}")
             return cls(**data)
         except TypeError as error:
-            raise ValueError(f"a record cannot be read ({error}): remove it and run again") from None
+            raise ValueError(f"a record cannot be read ({error})") from None
 
 
 class Journal:

@@ -61,7 +61,10 @@ class Result:
 
 
 def write_results(
-    path: Path, task_card: Mapping[str, Any], calculator: Mapping[str, Any], records: Sequence[Record]
+    path: Path,
+    task_card: Mapping[str, Any],
+    calculator: Mapping[str, Any],
+    records: Sequence[Record],
 ) -> Path:
     """Write a result file; what all records share is written once. The file appears whole.
 

@@ -84,7 +84,7 @@ def plan(config: DictConfig) -> Plan:
         if not config[key] > 0:
             raise ValueError(f"{key} is {config[key]}: give a number above zero")
     if config.record and config.limit is not None:
-        raise ValueError("record=true with a limit: a part of a tier is no result; drop one of both")
+        raise ValueError("record=true with a limit: a part of a tier is no result; drop one")
     wanted = task.select(config.tier, list(config.modes), config.limit)
     return Plan(config, task, wanted, calculator, provenance.identity(calculator))
 
@@ -152,10 +152,7 @@ def _run(
                 except WorkerLostError as error:
                     result = {"status": error.status, "detail": str(error)}
                     worker.kill()
-                    worker, hello = None, worker.hello
-                    result = {**result, "dtype": hello.get("dtype")}
-                else:
-                    result = {**result, "dtype": worker.hello.get("dtype")}
+                    worker = None
             record = _record(plan, key, case, mode, result or {})
             journal.append(record)
             advance(record)
@@ -187,9 +184,7 @@ def _message(case: Case, mode: str) -> dict[str, Any]:
     return {"structure": encode(structure), "bulk": encode(bulk), "mode": mode}
 
 
-def _record(
-    plan: Plan, key: str, case: Case, mode: str, result: Mapping[str, Any]
-) -> Record:
+def _record(plan: Plan, key: str, case: Case, mode: str, result: Mapping[str, Any]) -> Record:
     shared = provenance.environment()
     return Record(
         task=plan.task.name,
@@ -212,9 +207,7 @@ def _record(
     )
 
 
-def _write(
-    plan: Plan, hashes: Mapping[str, tuple[Case, str]], records: dict[str, Record]
-) -> Path:
+def _write(plan: Plan, hashes: Mapping[str, tuple[Case, str]], records: dict[str, Record]) -> Path:
     """Write what is known of this calculator as it is now, over all tiers and modes."""
     ordered = [records[key] for key in hashes if key in records]
     path = write_results(plan.folder / "result.json", plan.task.card, plan.calculator, ordered)

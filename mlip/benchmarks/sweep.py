@@ -5,15 +5,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from mlip import paths
 from mlip.benchmarks.leaderboard import Board, boards
+from mlip.benchmarks.provenance import NoCheckpointError
 from mlip.benchmarks.record import Record
-from mlip.benchmarks.report import report
+from mlip.benchmarks.publish import report
 from mlip.benchmarks.results import read_result
 from mlip.benchmarks.runner import Plan, plan, run_plan
+from mlip.benchmarks.text import number
 from mlip.config import compose, options
 from mlip.errors import suggest
 
@@ -53,29 +62,36 @@ def plan_sweep(overrides: Sequence[str], console: Console | None = None) -> list
         ValueError: For a wrong name, key or value, or two plans that would share a folder.
     """
     chosen, rest = _split(overrides)
+    everything = chosen["calculator"] == ["all"]
     tasks, calculators = _names("task", chosen["task"]), _names("calculator", chosen["calculator"])
-    explicit = chosen["calculator"] != ["all"]
     plans: list[Plan] = []
     for calculator in calculators:
-        for task in tasks:
-            config = compose("benchmark", [*rest, f"task={task}", f"calculator={calculator}"])
-            if not explicit and config.calculator.card.get("control"):
-                continue
-            try:
-                plans.append(plan(config))
-            except (ModuleNotFoundError, ValueError) as error:
-                needs_more = isinstance(error, ModuleNotFoundError) or "checkpoint is null" in str(error)
-                if explicit or not needs_more:
-                    raise
-                if console is not None:
-                    console.print(f"left out {calculator}: {error}", style="yellow", markup=False)
-                break
+        try:
+            plans += _plans(calculator, tasks, rest, skip_controls=everything)
+        except (ModuleNotFoundError, NoCheckpointError) as error:
+            if not everything:
+                raise
+            if console is not None:
+                console.print(f"left out {calculator}: {error}", style="yellow", markup=False)
     if not plans:
-        raise ValueError("calculator=all found no calculator: install one, pip install 'mlip-suite[chgnet]'")
+        raise ValueError(
+            "calculator=all found no calculator: install one, pip install 'mlip-suite[chgnet]'"
+        )
     folder, count = Counter(item.folder for item in plans).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{count} of the runs would write to {folder}: name each calculator once")
     return plans
+
+
+def _plans(
+    calculator: str, tasks: Sequence[str], rest: Sequence[str], skip_controls: bool
+) -> list[Plan]:
+    found = []
+    for task in tasks:
+        config = compose("benchmark", [*rest, f"task={task}", f"calculator={calculator}"])
+        if not (skip_controls and config.calculator.card.get("control")):
+            found.append(plan(config))
+    return found
 
 
 def _split(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -125,7 +141,7 @@ def _run(plans: Sequence[Plan], console: Console) -> list[Path]:
         return [run_plan(item, _advance(progress, item, total)) for item in plans]
 
 
-def _advance(progress: Progress, item: Plan, total: int) -> Callable[[Record], None]:
+def _advance(progress: Progress, item: Plan, total: TaskID) -> Callable[[Record], None]:
     name = f"{item.task.name} · {item.calculator['card']['label']}"
     bar = progress.add_task(name, total=len(item.wanted), note="")
     failed = Counter()
@@ -148,16 +164,12 @@ def _print_board(console: Console, board: Board) -> None:
         table.add_row(
             row.label,
             f"{found.n_ok}/{found.n}",
-            _number(found.mae),
-            _number(found.penalised_mae),
-            _number(found.median_ratio, 2),
+            number(found.mae),
+            number(found.penalised_mae),
+            number(found.median_ratio, 2),
             row.note,
         )
     console.print(table)
-
-
-def _number(value: float | None, decimals: int = 3) -> str:
-    return "–" if value is None else f"{value:.{decimals}f}"
 
 
 def _announce(console: Console, written: list[Path]) -> list[Path]:

@@ -57,7 +57,7 @@ class Session:
 
     def run(self, case: dict[str, Any]) -> dict[str, Any]:
         """Return the result of one case: a value, or a status and why."""
-        structure, bulk = decode(case["structure"]), decode(case["bulk"])
+        structure, bulk = _atoms(case["structure"]), _atoms(case["bulk"])
         try:
             self._check_elements(structure, bulk)
             key = case["mode"] + case["bulk"]
@@ -103,19 +103,27 @@ def failure(error: BaseException) -> dict[str, Any]:
 def main() -> None:
     """Build the calculator, answer ``ready``, then answer every case in turn."""
     answers, lines = _take_stdout(), _read_stdin()
-    job = json.loads(lines.get())
+    job = json.loads(lines.get() or "null")
     try:
         session = Session(job)
         _fix_threads(job["threads"])
     except Exception as error:  # the calculator cannot be built: every case gets this row
         _send(answers, failure(error))
         return
-    _send(answers, {"status": "ready", **_facts(session.calculator)})
+    facts = _facts(session.calculator)
+    _send(answers, {"status": "ready"})
     while (line := lines.get()) is not None:
         _reset_peak()
         start = time.perf_counter()
         result = session.run(json.loads(line))
-        _send(answers, {**result, "wall_time": time.perf_counter() - start, **_peak()})
+        _send(answers, {**result, **facts, "wall_time": time.perf_counter() - start, **_peak()})
+
+
+def _atoms(text: str) -> Atoms:
+    atoms = decode(text)
+    if not isinstance(atoms, Atoms):
+        raise TypeError(f"a structure was sent as {type(atoms).__name__}")
+    return atoms
 
 
 def _reached(result: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from mlip.benchmarks.leaderboard import Board, Row, boards
 from mlip.benchmarks.parity import parity
 from mlip.benchmarks.record import STATUSES
 from mlip.benchmarks.results import read_result
+from mlip.benchmarks.text import DASH, number
 from mlip.reporting.html import write_page, write_text
 
 _HEAD = (
@@ -54,6 +55,8 @@ def report(results: Sequence[Path], folder: Path) -> list[Path]:
         tasks=_by_task(found),
         parity={board.key: parity(board) for board in found},
         statuses=STATUSES,
+        show=number,
+        worst={board.key: _worst(board) for board in found},
     )
     return [page, write_text(folder / "LEADERBOARD.md", markdown(found))]
 
@@ -64,9 +67,10 @@ def markdown(found: Sequence[Board]) -> str:
     for task_boards in _by_task(found):
         task = task_boards[0].task
         reference = task["reference"]
+        noise = f"{reference['uncertainty']} {reference['uncertainty_unit']}"
         parts.append(
-            f"## {task['title']}\n\n{task['question']}\n\nReference: {reference['level_of_theory']}; "
-            f"resolved to about {reference['uncertainty']} {reference['uncertainty_unit']}. "
+            f"## {task['title']}\n\n{task['question']}\n\n"
+            f"Reference: {reference['level_of_theory']}; resolved to about {noise}. "
             f"Version {task['version']} of the task.\n"
         )
         parts += [_section(board) for board in task_boards]
@@ -94,13 +98,13 @@ def _cells(row: Row) -> list[str]:
         row.label + note,
         card["functional"],
         f"{found.n_ok}/{found.n}",
-        _number(found.mae),
-        _number(found.material_mae),
-        _number(found.penalised_mae),
-        _number(found.bias, sign=True),
-        _number(found.median_ratio, 2),
-        _number(found.facet_order, 2),
-        ", ".join(card["training_sets"]) or "–",
+        number(found.mae),
+        number(found.material_mae),
+        number(found.penalised_mae),
+        number(found.bias, sign=True),
+        number(found.median_ratio, 2),
+        number(found.facet_order, 2),
+        ", ".join(card["training_sets"]) or DASH,
         card["weights_licence"],
         f"{found.wall_time:.1f}",
     ]
@@ -120,9 +124,15 @@ def _groups_table(board: Board) -> list[str]:
         for row in board.rows:
             scores = row.groups[index].scores
             ratio = "" if scores.median_ratio is None else f" ({scores.median_ratio:.2f})"
-            cells.append(_number(scores.mae) + ratio)
+            cells.append(number(scores.mae) + ratio)
         lines.append(_line([group.name, count, *cells]))
     return lines
+
+
+def _worst(board: Board) -> float:
+    """Return the largest error on a board, to which its bars are scaled."""
+    values = [value for row in board.rows for value in (row.scores.mae, row.scores.penalised_mae)]
+    return max((value for value in values if value), default=1.0)
 
 
 def _by_task(found: Sequence[Board]) -> list[list[Board]]:
@@ -134,10 +144,3 @@ def _by_task(found: Sequence[Board]) -> list[list[Board]]:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _number(value: float | None, decimals: int = 3, sign: bool = False) -> str:
-    if value is None:
-        return "–"
-    text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
-    return text.replace("-", "−")
