@@ -1,6 +1,5 @@
 """The command line: mlip train | evaluate | data | benchmark | list."""
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,7 +66,10 @@ def _benchmark(overrides: Sequence[str]) -> int:
 
 
 def _data(arguments: Sequence[str]) -> int:
-    from mlip.data.inspect import doctor, inspect
+    import yaml
+
+    from mlip.data.doctor import doctor
+    from mlip.data.inspect import inspect
 
     actions = ("inspect", "doctor")
     if not arguments or arguments[0] not in actions:
@@ -85,8 +87,8 @@ def _data(arguments: Sequence[str]) -> int:
         found = inspect(Path(paths[0]))
         print(found.to_json() if "--json" in flags else found.to_text())
         return 0
-    report = doctor(Path(paths[0]), options.get("units"))
-    print(json.dumps(report.to_json()) if "--json" in flags else report.to_text())
+    report = doctor(paths[0], yaml.safe_load(options.get("units", "null")))
+    print(report.to_json() if "--json" in flags else report.to_text())
     return report.exit_code
 
 
@@ -127,6 +129,6 @@ HELP = {
   mlip benchmark task=all calculator=chgnet_0_3_0,checkpoint checkpoint=runs/demo/best.safetensors
   mlip benchmark report                             rebuild the leaderboard from recorded results""",
     "data": """mlip data inspect FILE [--json]     format, frames, elements, properties, units to declare
-mlip data doctor FILE [units=ase]   what would spoil a training; exit code 1 if there is an error""",
+mlip data doctor FILE|DATASET [units=ase] [--json]   what would spoil a training; exit code 1 if there is an error""",
     "list": "mlip list [GROUP …]   names of datasets, or of a config group: model, backbone, task, calculator, …",
 }

@@ -21,8 +21,18 @@ class AtomGraph(Data):
 
     Positions, cells and labels are float64 whatever the precision of the model: edge vectors are
     formed in float64 and rounded afterwards. Fields as in ``mlip.keys.FIELDS``, and
-    ``edge_index`` (2, edges), ``edge_shift`` (edges, 3), ``edge_pair`` (edges,), ``batch`` (atoms,).
+    ``edge_index`` (2, edges), ``edge_shift`` (edges, 3), ``edge_pair`` (edges,),
+    in a batch also ``batch`` (atoms,) and ``ptr`` (graphs + 1,).
     """
+
+    positions: Tensor
+    atomic_numbers: Tensor
+    cell: Tensor
+    pbc: Tensor
+    edge_index: Tensor
+    edge_shift: Tensor
+    edge_pair: Tensor
+    ptr: Tensor
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Indices of atoms and of pairs move when structures are joined."""

@@ -156,7 +156,7 @@ def _readouts(weights: Mapping[str, Tensor], head: int, heads: int) -> dict[str,
     block = slice(head * width, (head + 1) * width)
     first = weights[f"readouts.{last}.linear_1.weight"].reshape(-1, heads * width)
     second = weights[f"readouts.{last}.linear_2.weight"].reshape(heads * width, heads)
-    gain = float(normalize2mom(torch.nn.functional.silu).cst)
+    gain: float = normalize2mom(torch.nn.functional.silu).cst  # type: ignore[assignment]
     new["heads.energy.network.0.weight"] = first[:, block].T / first.shape[0] ** 0.5
     new["heads.energy.network.2.weight"] = gain * second[block, head][None] / (heads * width) ** 0.5
     return new

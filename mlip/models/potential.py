@@ -10,8 +10,8 @@ from mlip.errors import UnsupportedElementError
 from mlip.graph import AtomGraph, Geometry
 from mlip.models.backbone import Backbone
 from mlip.models.heads.energy import Energy
-from mlip.models.heads.head import Head
-from mlip.models.terms.term import Term
+from mlip.models.head import Head
+from mlip.models.term import Term
 
 DERIVATIVES = ("forces", "stress")
 
@@ -27,6 +27,7 @@ class Potential(nn.Module):
     """
 
     energy_references: Tensor
+    species: Tensor
 
     def __init__(
         self,

@@ -64,6 +64,7 @@ class Loss(nn.Module):
         if not active:
             raise ValueError("every loss weight is 0: give at least one property a weight")
         self.properties = nn.ModuleDict(active)
+        self.weights = {name: term.weight for name, term in active.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ class Loss(nn.Module):
         for name, term in self.properties.items():
             prediction, label = per_atom(name, outputs[name], batch[name], batch)
             parts[name], _ = term(prediction, label)
-            total = total + term.weight * parts[name]
+            total = total + self.weights[name] * parts[name]
         return total, parts
 
 
@@ -89,7 +90,7 @@ def per_atom(
     """Divide an extensive property by the number of atoms."""
     if name not in PER_ATOM_SCALED:
         return prediction, label
-    counts = torch.bincount(batch.batch, minlength=label.shape[0])
+    counts = batch.ptr.diff()
     return prediction / counts, label / counts
 
 

@@ -1,7 +1,7 @@
 """The Lightning module: one step, validation with averaged weights, optimiser and schedule."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -51,7 +51,7 @@ class TrainingModule(lightning.LightningModule):
     @property
     def best_guess(self) -> Potential:
         """The averaged potential if there is one, else the trained one."""
-        return self.averaged.module if self.averaged is not None else self.potential
+        return self.potential if self.averaged is None else cast(Potential, self.averaged.module)
 
     def training_step(self, batch: AtomGraph, _: int) -> Tensor:
         """Return the loss of one batch."""

@@ -1,5 +1,6 @@
 """Everything before the first step: data checked, references fitted, potential built."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,7 +112,7 @@ def _references(
     return _shifted(start, splits.train)
 
 
-def _shifted(start: Potential, frames: list[Frame]) -> EnergyReferences:
+def _shifted(start: Potential, frames: Sequence[Frame]) -> EnergyReferences:
     """Shift the references of a potential by the least-squares fit of its own energy error."""
     graphs = to_graphs(frames, start.r_max, ())
     energies = [

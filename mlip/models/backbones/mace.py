@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mlip.graph import Geometry
 from mlip.models.backbone import Backbone, Features
-from mlip.models.backbones.scalar_convolution import ScalarConvolution
+from mlip.models.scalar_convolution import ScalarConvolution
 from mlip.runtime import import_mace, quiet_third_party
 
 

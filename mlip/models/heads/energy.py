@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mlip.graph import Geometry
 from mlip.models.backbone import Features
-from mlip.models.heads.head import Head
+from mlip.models.head import Head
 
 
 class Energy(Head):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mlip.graph import Geometry
 from mlip.models.cutoff import polynomial_cutoff
-from mlip.models.terms.term import Term
+from mlip.models.term import Term
 
 _COULOMB = 14.3996
 """e²/4πε₀ in eV Å, at the precision of the published fit."""

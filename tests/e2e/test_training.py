@@ -1,0 +1,165 @@
+"""Training from the command line on real lithium frames: folder, kill, resume, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlip.data.card import load_frames
+
+ROOT = Path(__file__).parents[2]
+TINY = ["model.backbone.channels=4", "model.backbone.max_ell=1", "model.backbone.radial_network=[8]",
+        "model.backbone.r_max=4.0", "threads=1", "trainer=cpu"]
+pytestmark = pytest.mark.mace
+
+
+def train(*overrides, **options):
+    return subprocess.run(
+        [sys.executable, "train.py", *TINY, *overrides], cwd=ROOT, capture_output=True, text=True,
+        check=False, **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "lithium"
+    result = train("trainer.max_epochs=2", f"output={folder}")
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+def test_the_run_folder_is_complete(finished):
+    folder, result = finished
+    for name in ("config.yaml", "metrics.csv", "best.safetensors", "last.safetensors", "last.ckpt",
+                 "summary.json", "report.html"):
+        assert (folder / name).stat().st_size > 0, name
+    assert "report.html" in result.stdout
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 3
+    assert "val/forces_rmse_meV_per_A" in rows[0]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["frames"]["test"] == 29
+    assert summary["frames"]["train"] + summary["frames"]["val"] == 241
+
+
+def test_the_potential_works_in_ase(finished):
+    from mlip import MlipCalculator
+
+    folder, _ = finished
+    atoms = load_frames("mlearn_li", "test")[0].atoms
+    atoms.calc = MlipCalculator(folder / "best.safetensors", device="cpu")
+    assert np.isfinite(atoms.get_potential_energy())
+    assert atoms.get_forces().shape == (len(atoms), 3)
+    assert atoms.get_stress().shape == (6,)
+    assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy())
+
+
+def test_a_second_run_never_overwrites_the_first(finished):
+    folder, _ = finished
+    result = train("trainer.max_epochs=2", f"output={folder}")
+    assert result.returncode == 2
+    assert "already holds a run" in result.stderr
+
+
+def test_resume_of_a_finished_run_returns_at_once(finished):
+    folder, _ = finished
+    before = (folder / "best.safetensors").stat().st_mtime_ns
+    result = train("trainer.max_epochs=2", f"output={folder}", "resume=auto")
+    assert result.returncode == 0
+    assert "finished" in result.stdout
+    assert (folder / "best.safetensors").stat().st_mtime_ns == before
+
+
+def test_resume_with_another_config_is_refused(finished):
+    folder, _ = finished
+    result = train("trainer.max_epochs=3", f"output={folder}", "resume=auto")
+    assert result.returncode == 2
+    assert "another config" in result.stderr
+
+
+def test_start_from_a_trained_potential(finished, tmp_path):
+    folder, _ = finished
+    result = train("trainer.max_epochs=1", f"start={folder}/best.safetensors", f"output={tmp_path}/fine",
+                   "optimizer.lr=1e-4")
+    assert result.returncode == 0, result.stderr
+    first = json.loads((folder / "summary.json").read_text())["errors"]
+    second = json.loads((tmp_path / "fine" / "summary.json").read_text())["errors"]
+    key = "forces_rmse_meV_per_A"
+    assert second[key] < 1.1 * first[key]  # it went on from there, not from scratch
+
+
+def test_kill_and_resume_lose_at_most_an_epoch(tmp_path):
+    folder = tmp_path / "killed"
+    overrides = ["trainer.max_epochs=6", f"output={folder}", "resume=auto"]
+    process = subprocess.Popen([sys.executable, "train.py", *TINY, *overrides], cwd=ROOT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = folder / "metrics.csv"
+    deadline = time.time() + 240
+    while time.time() < deadline and not (
+        metrics.is_file() and len(metrics.read_text().splitlines()) >= 3
+        and (folder / "last.ckpt").is_file()
+    ):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = len(metrics.read_text().splitlines()) - 1
+    assert 2 <= done < 6
+    result = train(*overrides)
+    assert result.returncode == 0, result.stderr
+    epochs = [int(float(row.split(",")[0])) for row in metrics.read_text().splitlines()[1:]]
+    assert epochs == list(range(6))  # every epoch once, the interrupted one repeated
+    assert json.loads((folder / "summary.json").read_text())["epochs"] == 6
+
+
+BAD = {
+    "unknown key": (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
+    "unknown option": (["loss=hubber"], "did you mean 'huber'"),
+    "missing file": (["data=extxyz", "data.path=nowhere.extxyz", "data.units=ase"], "nowhere.extxyz"),
+    "undeclared path": (["data=extxyz", "data.units=ase"], "data.path"),
+    "undeclared units": (["data=extxyz", "data.path=README.md"], "data.units"),
+    "missing references": (["energy_references={O: -4.0}"], "Li"),
+    "no validation frames": (["data.source.val_fraction=0.0"], "val_fraction"),
+    "unknown monitor": (["monitor=val/los"], "val/loss"),
+    "no such start": (["start=nothing.safetensors"], "nothing.safetensors"),
+    "foreign start": (["start=README.md"], "README.md"),
+    "resume of nonsense": (["resume=yes_please"], "resume"),
+    "negative weight": (["loss.properties.forces.weight=-1"], "negative"),
+    "unknown loss function": (["loss.properties.forces.function=hubber"], "huber"),
+    "zero threads": (["threads=0"], "threads"),
+    "unknown precision": (["model.precision=float16"], "float32"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_answered_before_any_work(case, tmp_path):
+    overrides, message = BAD[case]
+    result = train(*overrides, f"output={tmp_path}/out", "trainer.max_epochs=1")
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out" / "best.safetensors").exists()
+
+
+def test_bad_frames_are_named(tmp_path):
+    import ase.io
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    frames = load_frames("mlearn_li", "test")[:6]
+    images = [frame.atoms.copy() for frame in frames]
+    images[3].positions[1] = images[3].positions[0] + 0.1
+    for atoms, frame in zip(images, frames, strict=True):
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=float(frame.labels["energy"]), forces=frame.labels["forces"])
+    ase.io.write(tmp_path / "bad.extxyz", images)
+    result = train("data=extxyz", f"data.path={tmp_path}/bad.extxyz", "data.units=ase",
+                   "data.source.test_fraction=0.0", "data.source.val_fraction=0.3",
+                   f"output={tmp_path}/out")
+    assert result.returncode == 2
+    assert "#3" in result.stderr
+    assert "0.3" in result.stderr
