@@ -18,8 +18,8 @@ from rich.table import Table
 from mlip import paths
 from mlip.benchmarks.leaderboard import Board, boards
 from mlip.benchmarks.provenance import NoCheckpointError
-from mlip.benchmarks.record import Record
 from mlip.benchmarks.publish import report
+from mlip.benchmarks.record import Record
 from mlip.benchmarks.results import read_result
 from mlip.benchmarks.runner import Plan, plan, run_plan
 from mlip.benchmarks.text import number

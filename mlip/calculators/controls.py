@@ -1,11 +1,16 @@
 """Calculators with a known answer, which show that the benchmarks measure what they say."""
 
+import os
+import signal
+import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, CalculatorError, all_changes
+
+from mlip.errors import suggest
 
 
 class Zero(Calculator):
@@ -44,3 +49,44 @@ class Raising(Zero):
             CalculatorError: Always.
         """
         raise CalculatorError("this control fails on every structure")
+
+
+class Faulty(Zero):
+    """Zero, but with a fault on structures of one size, to prove that it costs only their rows.
+
+    Args:
+        fault: ``exit`` (leaves the process), ``kill`` (SIGKILL, as the kernel does when memory runs
+            out), ``hang``, ``nan`` or ``memory`` (MemoryError).
+        size: Number of atoms of the structures concerned.
+
+    Raises:
+        ValueError: For an unknown fault.
+    """
+
+    FAULTS = ("exit", "kill", "hang", "nan", "memory")
+
+    def __init__(self, fault: str, size: int, **kwargs: Any) -> None:
+        if fault not in self.FAULTS:
+            raise ValueError(f"unknown fault {fault!r}{suggest(fault, self.FAULTS)}")
+        super().__init__(**kwargs)
+        self.fault, self.size = fault, size
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Any = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Behave as ``Zero``, or fail as asked."""
+        super().calculate(atoms, properties, system_changes)
+        if len(self.atoms or ()) != self.size:
+            return
+        if self.fault == "exit":
+            os._exit(3)
+        if self.fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "memory":
+            raise MemoryError("no memory left")
+        if self.fault == "hang":
+            time.sleep(3600)
+        self.results["energy"] = float("nan")

@@ -152,7 +152,7 @@ def test_explosions_are_named():
     with pytest.raises(ExplodedError, match=r"60.0 eV/Å"):
         relax(slab100(), Linear(force=60.0))
     close = Atoms("Cu2", positions=[[0, 0, 0], [0.5, 0, 0]], cell=[9, 9, 9], pbc=True)
-    with pytest.raises(ExplodedError, match="0.50 Å apart"):
+    with pytest.raises(ExplodedError, match=r"0\.50 Å apart"):
         relax(close, Linear())
 
 
