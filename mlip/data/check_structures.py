@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from ase import Atoms
 
-from mlip.data.findings import Finding, examples
+from mlip.data.findings import Finding, examples, shortened
 from mlip.data.fingerprint import fingerprint
 from mlip.data.frame import Frame
 
@@ -33,7 +33,7 @@ def check_geometry(frames: Sequence[Frame]) -> list[Finding]:
                         f"{atoms.cell.array.tolist()} does not span these directions; correct pbc "
                         "or the cell")
             )  # fmt: skip
-    return findings
+    return shortened(findings)
 
 
 def check_distances(frames: Iterable[Frame], closest: float = CLOSEST) -> list[Finding]:
@@ -59,7 +59,7 @@ def check_distances(frames: Iterable[Frame], closest: float = CLOSEST) -> list[F
                     f"{distance[pair]:.3f} Å apart, less than {closest} Å; check the unit of "
                     "positions and cell, or remove the frame")
         )  # fmt: skip
-    return findings
+    return shortened(findings)
 
 
 def check_elements(frames: Iterable[Frame], elements: Sequence[str]) -> list[Finding]:

@@ -12,7 +12,7 @@ from mlip.data.check_structures import (
     usable,
 )
 from mlip.data.energy_references import fit_energy_references, reference_residuals
-from mlip.data.findings import Finding, examples, require
+from mlip.data.findings import Finding, examples, require, shortened
 from mlip.data.frame import Frame
 from mlip.keys import FIELDS
 from mlip.units import GPA_PER_EV_A3
@@ -102,6 +102,7 @@ def check_finite(frames: Sequence[Frame]) -> list[Finding]:
                 bad &= ~np.asarray(constrained)
             if bad.any():
                 findings.append(_not_finite(frame, label, np.argwhere(bad)[0]))
+    findings = shortened(findings)
     if fixed:
         findings.append(
             Finding("note", f"{fixed} force components of constrained atoms in {atoms} frames are "
@@ -221,21 +222,21 @@ def check_energies(frames: Sequence[Frame]) -> list[Finding]:
 
 def check_charges(frames: Sequence[Frame]) -> list[Finding]:
     """Find partial charges without the total charge that they add up to."""
-    findings = []
+    errors, warnings = [], []
     for frame in _with(frames, "charges"):
         total = float(np.sum(frame.labels["charges"]))
         given = frame.labels.get("total_charge")
         if given is None and abs(total) > CHARGE_SUM:
-            findings.append(
+            errors.append(
                 Finding("error", f"{frame.source}: the charges add up to {total:+.3f} e but "
                         "total_charge is missing; give it in every frame of a charged data set")
             )  # fmt: skip
         if given is not None and abs(total - float(given)) > CHARGE_SUM:
-            findings.append(
+            warnings.append(
                 Finding("warning", f"{frame.source}: the charges add up to {total:+.3f} e but "
                         f"total_charge is {float(given):+.3f} e; check both")
             )  # fmt: skip
-    return findings
+    return shortened(errors) + shortened(warnings)
 
 
 def check_functionals(frames: Sequence[Frame]) -> list[Finding]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _EXAMPLES = 3
+_SENTENCES = 5
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,13 @@ def examples(names: Sequence[str]) -> str:
     """Return the first few names, and how many there are beside them."""
     more = len(names) - _EXAMPLES
     return ", ".join(names[:_EXAMPLES]) + (f" and {more} more" if more > 0 else "")
+
+
+def shortened(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the first few findings of one check, the last of them with the number left out."""
+    kept = list(findings[:_SENTENCES])
+    if len(findings) > _SENTENCES:
+        more = len(findings) - _SENTENCES
+        last = kept[-1]
+        kept[-1] = Finding(last.severity, f"{last.message} ({more} more like this)")
+    return kept

@@ -244,6 +244,16 @@ def test_require_raises_every_error_and_nothing_else():
         require([Finding("error", "first"), Finding("warning", "w"), Finding("error", "second")])
 
 
+def test_one_defect_of_many_frames_is_told_in_five_sentences():
+    frames = [pair(0.1, [5, 5, 5], True) for _ in range(40)]
+    findings = check_distances(frames)
+    assert len(findings) == 5
+    assert findings[-1].message.endswith("(35 more like this)")
+    assert "more like this" not in findings[-2].message
+    frames = [Frame(f.atoms, {"charges": np.ones(2)}, f.source) for f in frames]
+    assert len(found(frames, "error", required=())) == 10
+
+
 def test_examples_are_short():
     assert examples(["a", "b"]) == "a, b"
     assert examples(list("abcde")) == "a, b, c and 2 more"
@@ -259,8 +269,8 @@ def test_checks_do_not_touch_the_frames():
             np.testing.assert_array_equal(frame.labels[key], value)
 
 
-def test_two_thousand_frames_take_less_than_four_seconds():
+def test_two_thousand_frames_take_less_than_four_seconds_of_one_core():
     frames = sound(500)
-    start = time.perf_counter()
+    start = time.process_time()
     check_frames(frames * 4)
-    assert time.perf_counter() - start < 4.0  # about 0.5 s on one free core
+    assert time.process_time() - start < 4.0  # about 0.5 s on one free core
