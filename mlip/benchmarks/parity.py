@@ -1,7 +1,7 @@
 """Where the points of a parity plot go; the page draws them as SVG."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mlip.benchmarks.leaderboard import Board, Row
@@ -34,7 +34,7 @@ class Parity:
         ticks: (position, text) along either axis; y is measured upwards from the bottom.
         noise: Half the height of the band of the reference's uncertainty.
         diagonal: Ends of the line of perfect agreement.
-        series: (index, row, points) for each calculator that is no control.
+        series: (colour, row, points) for each calculator that is no control.
     """
 
     size: float
@@ -45,8 +45,13 @@ class Parity:
     series: list[tuple[int, Row, list[Point]]]
 
 
-def parity(board: Board) -> Parity:
-    """Return the plot of every value of a board against its reference; controls are left out."""
+def parity(board: Board, order: Sequence[str] = ()) -> Parity:
+    """Return the plot of every value of a board against its reference; controls are left out.
+
+    Args:
+        board: The board.
+        order: Names of calculators in the order of their colours, the same on every board.
+    """
     rows = [row for row in board.rows if not row.card.get("control")]
     values = [record.reference for record in board.cases]
     values += [r.value for row in rows for r in row.records.values() if r.value is not None]
@@ -54,6 +59,9 @@ def parity(board: Board) -> Parity:
 
     def place(value: float) -> float:
         return round(MARGIN + (value - low) / (high - low) * (SIZE - MARGIN - 10), 2)
+
+    def colour(row: Row) -> int:
+        return order.index(row.name) if row.name in order else rows.index(row)
 
     count = round((high - low) / step)
     ticks = [low + index * step for index in range(count + 1)]
@@ -64,7 +72,7 @@ def parity(board: Board) -> Parity:
         ticks=[(place(t), number(t, decimals)) for t in ticks],
         noise=round(place(low + board.task["reference"]["uncertainty"]) - place(low), 2),
         diagonal=(place(low), place(high)),
-        series=[(index, row, _points(row, place)) for index, row in enumerate(rows)],
+        series=[(colour(row), row, _points(row, place)) for row in rows],
     )
 
 

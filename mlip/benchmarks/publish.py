@@ -49,11 +49,13 @@ def report(results: Sequence[Path], folder: Path) -> list[Path]:
     if not results:
         raise ValueError("there are no results yet: run `mlip benchmark … record=true` first")
     found = boards([read_result(path) for path in results])
+    potentials = (r for board in found for r in board.rows if not r.card.get("control"))
+    order = sorted({row.name for row in potentials})
     page = write_page(
         folder / "leaderboard.html",
         "leaderboard.html",
         tasks=_by_task(found),
-        parity={board.key: parity(board) for board in found},
+        parity={board.key: parity(board, order) for board in found},
         statuses=STATUSES,
         show=number,
         worst={board.key: _worst(board) for board in found},
