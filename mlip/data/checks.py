@@ -1,6 +1,6 @@
 """Checks of labelled frames before any work starts: pure functions that return findings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -47,6 +47,36 @@ def check_frames(
     Returns:
         Errors first, then warnings, then notes. Empty when there is nothing to say.
     """
+    return check_splits({"": frames}, required, elements)
+
+
+def check_splits(
+    splits: Mapping[str, Sequence[Frame]],
+    required: Sequence[str] = ("energy", "forces"),
+    elements: Sequence[str] | None = None,
+) -> list[Finding]:
+    """Run every check on each split, and look for structures that stand in two of them.
+
+    Args:
+        splits: Frames by the name of their split.
+        required: Labels without which the data is of no use.
+        elements: Symbols that the model knows; None when it takes them from the data.
+
+    Returns:
+        Errors first, then warnings, then notes. Empty when there is nothing to say.
+    """
+    findings: list[Finding] = []
+    for frames in splits.values():
+        findings += _check_split(frames, required, elements)
+    sound = {name: [f for f in frames if usable(f.atoms)] for name, frames in splits.items()}
+    findings += check_duplicates(sound)
+    rank = {"error": 0, "warning": 1, "note": 2}
+    return sorted(findings, key=lambda finding: rank[finding.severity])
+
+
+def _check_split(
+    frames: Sequence[Frame], required: Sequence[str], elements: Sequence[str] | None
+) -> list[Finding]:
     if not frames:
         return [Finding("error", "there are no frames; name a file or split that holds some")]
     findings = check_labels(frames, required) + check_geometry(frames)
@@ -63,10 +93,7 @@ def check_frames(
     )
     for check in checks:
         findings += check(frames)
-    sound = [frame for frame in frames if usable(frame.atoms)]
-    findings += check_duplicates({"": sound})
-    rank = {"error": 0, "warning": 1, "note": 2}
-    return sorted(findings, key=lambda finding: rank[finding.severity])
+    return findings
 
 
 def check_labels(frames: Sequence[Frame], required: Sequence[str]) -> list[Finding]:

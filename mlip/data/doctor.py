@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlip.data.card import load_card, load_frames
-from mlip.data.check_structures import check_duplicates, usable
-from mlip.data.checks import check_frames
+from mlip.data.checks import check_splits
 from mlip.data.fields import FieldMap
 from mlip.data.findings import Finding
 from mlip.data.frame import Frame
@@ -74,17 +73,7 @@ def doctor(
         splits = _read(source, fields)
     except (ValueError, FileNotFoundError) as error:
         findings.append(Finding("error", str(error)))
-    for frames in splits.values():
-        findings += check_frames(frames, required, elements)
-    if len(splits) > 1:
-        sound = {k: [f for f in frames if usable(f.atoms)] for k, frames in splits.items()}
-        findings += [
-            finding
-            for finding in check_duplicates(sound)
-            if "more than one split" in finding.message
-        ]
-    rank = {"error": 0, "warning": 1, "note": 2}
-    findings.sort(key=lambda finding: rank[finding.severity])
+    findings += check_splits(splits, required, elements)
     return Diagnosis(str(source), {k: len(frames) for k, frames in splits.items()}, findings)
 
 

@@ -55,6 +55,7 @@ def save(
     }
     partial = path.with_name(f".{path.name}.partial")
     save_file(weights, partial, metadata={"mlip": json.dumps(header)})
+    partial.chmod(0o644)  # safetensors writes for the owner only
     os.replace(partial, path)
     return path
 

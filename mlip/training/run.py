@@ -51,6 +51,8 @@ def run(config: DictConfig) -> Path:
     (folder / "config.yaml").write_text(_resolved(config))
     best = SaveBest(folder, setup.config, config.monitor, _card(setup))
     trainer = _trainer(config, folder, best)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     module = TrainingModule(
         setup.potential, setup.loss, instantiate(config.optimizer),
         instantiate(config.schedule), config.ema_decay,

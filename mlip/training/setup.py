@@ -8,7 +8,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mlip.data.checks import check_duplicates, check_elements, check_frames
+from mlip.data.check_structures import check_elements
+from mlip.data.checks import check_splits
 from mlip.data.energy_references import (
     EnergyReferences,
     fit_energy_references,
@@ -87,12 +88,9 @@ def _check(splits: Splits, loss: Loss) -> list[Finding]:
         )
     required = [name for name in ("energy", "forces") if name in loss.names]
     groups = {"train": splits.train, "val": splits.val, "test": splits.test}
-    findings: list[Finding] = []
-    for frames in groups.values():
-        findings += check_frames(frames, required) if frames else []
-    findings += check_duplicates(groups)
+    findings = check_splits({name: frames for name, frames in groups.items() if frames}, required)
     require(findings)
-    return list(dict.fromkeys(findings))
+    return findings
 
 
 def _references(
