@@ -80,7 +80,7 @@ def identity(calculator: Mapping[str, Any]) -> dict[str, Any]:
     """
     card = calculator["card"]
     path = weights_file(card)
-    build = {key: value for key, value in calculator["build"].items() if value != str(path)}
+    build = {key: value for key, value in calculator["build"].items() if not _is(value, path)}
     return {
         "build": build,
         "checkpoint_hash": file_hash(path),
@@ -117,6 +117,10 @@ def environment() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {"versions": versions, "processor": _processor()}
+
+
+def _is(value: Any, path: Path | None) -> bool:
+    return path is not None and isinstance(value, str) and Path(value) == path
 
 
 def _package(name: str, card: Mapping[str, Any]) -> Path:

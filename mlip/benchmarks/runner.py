@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlip import paths
 from mlip.benchmarks import provenance
+from mlip.benchmarks.checkpoint import checkpoint_card
 from mlip.benchmarks.process import Worker, WorkerLostError
 from mlip.benchmarks.record import Journal, Record, open_journal
 from mlip.benchmarks.results import read_records, write_results
@@ -85,8 +86,13 @@ def plan(config: DictConfig) -> Plan:
             raise ValueError(f"{key} is {config[key]}: give a number above zero")
     if config.record and config.limit is not None:
         raise ValueError("record=true with a limit: a part of a tier is no result; drop one")
-    wanted = task.select(config.tier, list(config.modes), config.limit)
-    return Plan(config, task, wanted, calculator, provenance.identity(calculator))
+    modes = [config.modes] if isinstance(config.modes, str) else list(config.modes)
+    wanted = task.select(config.tier, modes, config.limit)
+    identity = provenance.identity(calculator)
+    weights = calculator["card"].get("weights") or {}
+    if weights and "package" not in weights:  # a checkpoint of ours: it knows its own card
+        calculator["card"] |= checkpoint_card(Path(weights["file"]))
+    return Plan(config, task, wanted, calculator, identity)
 
 
 def run_plan(plan: Plan, advance: Advance | None = None) -> Path:

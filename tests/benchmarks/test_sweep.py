@@ -5,8 +5,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from rich.console import Console
+from safetensors.numpy import save_file
 
 from mlip.benchmarks import cli_run
 from mlip.benchmarks.sweep import plan_sweep
@@ -54,6 +56,29 @@ def test_wrong_input_is_answered_before_any_work(tmp_path, override, text):
 def test_missing_checkpoint_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'nowhere\.safetensors' does not exist"):
         cli_run(["calculator=checkpoint", "checkpoint=nowhere.safetensors"], console())
+
+
+def test_damaged_and_foreign_checkpoints_are_refused_before_work(tmp_path):
+    good = tmp_path / "good.safetensors"
+    save_file({"x": np.zeros(3)}, good, metadata={"mlip": "{}"})
+    foreign, cut = tmp_path / "foreign.safetensors", tmp_path / "cut.safetensors"
+    save_file({"x": np.zeros(3)}, foreign)
+    cut.write_bytes(good.read_bytes()[:-10])
+    for path in (foreign, cut):
+        with pytest.raises(ValueError, match="truncated, or no mlip checkpoint"):
+            plan_sweep(["calculator=checkpoint", f"checkpoint={path}"])
+
+
+def test_a_checkpoint_fills_its_own_card(tmp_path):
+    path = tmp_path / "run" / "best.safetensors"
+    path.parent.mkdir()
+    header = {"card": {"data": "mlearn_li", "level_of_theory": {"functional": "PBE"}},
+              "config": {"precision": "float32", "elements": ["Li"]}}
+    save_file({"x": np.zeros((3, 4))}, path, metadata={"mlip": json.dumps(header)})
+    card = plan_sweep(["calculator=checkpoint", f"checkpoint={path}"])[0].calculator["card"]
+    assert card["label"] == "run/best"
+    assert (card["functional"], card["training_sets"]) == ("PBE", ["mlearn_li"])
+    assert (card["parameters"], card["dtype"], card["elements"]) == (12, "float32", ["Li"])
 
 
 def test_all_leaves_out_controls_and_what_is_not_given(tmp_path):
