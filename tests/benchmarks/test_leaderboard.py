@@ -111,9 +111,14 @@ def test_parity_places_points_on_the_diagonal_where_they_agree(tmp_path):
 
 
 def test_published_pages_are_up_to_date(tmp_path):
-    """What is in benchmarks/ is what the recorded results give."""
+    """What is in benchmarks/ is what the recorded results give; the look may change freely."""
     root = content("benchmarks")
     written = report(sorted(root.glob("*/results/*.json")), tmp_path)
     for path in written:
         published = (root / path.name).read_text(encoding="utf-8")
-        assert path.read_text(encoding="utf-8") == published, "run: mlip benchmark report"
+        fresh = path.read_text(encoding="utf-8")
+        assert body(fresh) == body(published), "run: mlip benchmark report"
+
+
+def body(text):
+    return text.split("<main>")[-1].split("</main>")[0]
