@@ -10,7 +10,7 @@ from mlip.errors import suggest
 USAGE = f"""mlip {__version__}: train, benchmark and deploy potentials for battery interfaces
 
   mlip train      [group=option] [key=value]   train a potential (also: python train.py)
-  mlip evaluate   checkpoint=FILE data=FILE    errors and parity plots on labelled frames
+  mlip evaluate   checkpoint=FILE frames=FILE   errors and parity plots on labelled frames
   mlip benchmark  task=… calculator=…          score potentials; `mlip benchmark report` rebuilds the pages
   mlip data       inspect|doctor FILE          what a file holds; what would spoil a training
   mlip list       [GROUP]                      names one may type: datasets, model, calculator, task, …
@@ -120,10 +120,10 @@ HELP = {
   mlip train logger=wandb trainer.max_epochs=100 backbone@model.backbone=mace
   mlip train --cfg job                              print the config and stop
   mlip list model|backbone|data|loss|optimizer|…    what can be chosen""",
-    "evaluate": """mlip evaluate checkpoint=FILE|calculator=NAME data=FILE|DATASET [split=test] [units=ase] [output=DIR]
+    "evaluate": """mlip evaluate checkpoint=FILE|calculator=NAME frames=FILE|DATASET [split=test] [units=ase] [output=DIR]
 
-  mlip evaluate checkpoint=runs/demo/best.safetensors data=mlearn_li split=test
-  mlip evaluate calculator=chgnet_0_3_0 data=my.extxyz units=ase""",
+  mlip evaluate checkpoint=runs/demo/best.safetensors frames=mlearn_li split=test
+  mlip evaluate calculator=chgnet_0_3_0 frames=my.extxyz units=ase""",
     "benchmark": """mlip benchmark task=NAME[,NAME] calculator=NAME[,NAME] [checkpoint=FILE] [tier=smoke|full] [output=DIR]
 
   mlip benchmark task=all calculator=chgnet_0_3_0,checkpoint checkpoint=runs/demo/best.safetensors

@@ -64,15 +64,22 @@ def check_distances(frames: Iterable[Frame], closest: float = CLOSEST) -> list[F
 
 def check_elements(frames: Iterable[Frame], elements: Sequence[str]) -> list[Finding]:
     """Find elements that a model with the given element list does not know."""
-    sources: dict[str, list[str]] = {}
+    where: list[str] = []
+    unknown: set[str] = set()
     for frame in frames:
-        for symbol in set(frame.atoms.symbols) - set(elements):
-            sources.setdefault(symbol, []).append(frame.source)
+        if new := set(frame.atoms.symbols) - set(elements):
+            unknown |= new
+            where.append(frame.source)
+    if not unknown:
+        return []
+    names = ", ".join(sorted(unknown))
     return [
-        Finding("error", f"{symbol} is in {examples(where)}, but the model knows only "
-                f"{', '.join(elements)}; remove these frames or train with {symbol}")
-        for symbol, where in sorted(sources.items())
-    ]  # fmt: skip
+        Finding(
+            "error",
+            f"{names} {'is' if len(unknown) == 1 else 'are'} in {examples(where)}, but the model "
+            f"knows only {', '.join(elements)}; remove these frames or train with {names}",
+        )
+    ]
 
 
 def check_duplicates(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:

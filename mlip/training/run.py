@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlip import runtime
 from mlip.calculators.checkpoint import MlipCalculator
-from mlip.evaluation.evaluate import Evaluation, evaluate
+from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.run_report import write_run_report
 from mlip.graph import loader
 from mlip.training.callbacks import AtomicCheckpointIO, History, ProgressBar, SaveBest, read_history
@@ -153,15 +153,16 @@ def _report(
     split = "test" if setup.splits.test else "val"
     frames = setup.splits.test or setup.splits.val
     calculator = MlipCalculator(folder / "best.safetensors", device=_device(config))
-    evaluation: Evaluation = evaluate(calculator, list(frames))
+    evaluation = evaluate(calculator, frames, label=f"{folder.name} on {split} frames")
     evaluation.write(folder / split)
     summary = {
         "epochs": int(read_history(folder / "metrics.csv")[-1]["epoch"]) + 1,
         "best_epoch": best.best_epoch + 1,
         "split": split,
-        "errors": evaluation.errors.values,
+        "errors": dict(evaluation.errors.values),
         "timing": dict(timing),
         "references": dict(setup.references.values),
+        "notes": [note for note in (setup.references.note,) if note],
         **_card(setup),
     }
     write_run_report(

@@ -1,0 +1,95 @@
+"""The evaluate verb: one potential against the labels of one file or data set."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ase.calculators.calculator import BaseCalculator
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from mlip import config as configs
+from mlip import runtime
+from mlip.calculators.build import build_calculator
+from mlip.data.card import load_frames
+from mlip.data.check_structures import check_elements
+from mlip.data.checks import check_splits
+from mlip.data.findings import require
+from mlip.data.frame import Frame
+from mlip.data.readers import read
+from mlip.evaluation.evaluate import Evaluation, evaluate
+from mlip.evaluation.pages import error_rows
+from mlip.reporting.html import number
+
+def cli_run(overrides: Sequence[str]) -> Path:
+    """Evaluate as ``configs/evaluate.yaml`` and the overrides say; return the report.
+
+    Raises:
+        ValueError: For a bad option, unreadable data, or elements that the potential lacks; all
+            before the first prediction.
+    """
+    config = configs.compose("evaluate", overrides)
+    _check_choice(config)
+    frames, origin = _frames(config)
+    require(check_splits({"": frames}, required=("energy",)))
+    runtime.set_threads(config.threads)
+    calculator, label, card = _calculator(config)
+    known = getattr(calculator, "supported_elements", None) or card.get("elements")
+    if known:
+        require(check_elements(frames, sorted(known)))
+    evaluation = evaluate(calculator, frames, label=label)
+    evaluation = replace(evaluation, provenance={**evaluation.provenance, **origin})
+    page = evaluation.write(config.output)
+    _print(evaluation, page)
+    return page
+
+
+def _check_choice(config: DictConfig) -> None:
+    given = [name for name in ("checkpoint", "calculator") if config.get(name) is not None]
+    if len(given) != 1:
+        wrong = "both were given" if given else "neither was given"
+        raise ValueError(f"say which potential, by checkpoint=FILE or calculator=NAME: {wrong}")
+    if OmegaConf.is_missing(config, "frames"):
+        raise ValueError("frames is missing: give frames=FILE, or the name of a data set (mlip list)")
+
+
+def _frames(config: DictConfig) -> tuple[list[Frame], dict[str, Any]]:
+    path = Path(config.frames)
+    if path.is_file() or path.suffix:
+        units = OmegaConf.to_container(config)["units"]  # type: ignore[index,call-overload]
+        frames = list(read(path, units))
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return frames, {"data": path.name, "data SHA-256": digest[:12]}
+    frames = load_frames(config.frames, config.split)
+    return frames, {"data": f"{config.frames}, split {config.split}"}
+
+
+def _calculator(config: DictConfig) -> tuple[BaseCalculator, str, dict[str, Any]]:
+    if config.checkpoint is not None:
+        from mlip.calculators.checkpoint import MlipCalculator
+
+        return MlipCalculator(config.checkpoint, config.device), Path(config.checkpoint).stem, {}
+    content: dict[str, Any] = OmegaConf.to_container(config.calculator, resolve=True)  # type: ignore[assignment]
+    return build_calculator(content["build"]), content["card"]["label"], content["card"]
+
+
+def _print(evaluation: Evaluation, page: Path) -> None:
+    console = Console(highlight=False)
+    table = Table(title=f"{evaluation.label} on {len(evaluation.frames)} frames", title_style="bold")
+    for heading in ("quantity", "MAE", "RMSE", "largest", "unit", "labels"):
+        table.add_column(heading, justify="left" if heading in ("quantity", "unit") else "right")
+    for row in error_rows(evaluation):
+        table.add_row(
+            row["quantity"], number(row["mae"]), number(row["rmse"]), number(row["largest"]),
+            row["unit"], str(row["used"]),
+        )
+    console.print(table)
+    for index, message in list(evaluation.failures.items())[:3]:
+        console.print(f"failed: {evaluation.frames[index].source}: {message}", style="red")
+    if evaluation.failures:
+        console.print(f"{len(evaluation.failures)} of {len(evaluation.frames)} frames failed")
+    console.print(f"report: {page}")

@@ -1,0 +1,56 @@
+"""The one-page report of a training run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlip.evaluation.evaluate import Evaluation
+from mlip.evaluation.pages import embedded, error_rows, failures, parity_plots, versions, worst
+from mlip.reporting import figures
+from mlip.reporting.html import write_page
+
+
+def write_run_report(
+    folder: Path,
+    *,
+    config_yaml: str,
+    history: Sequence[Mapping[str, Any]],
+    evaluations: Mapping[str, Evaluation],
+    summary: Mapping[str, Any],
+) -> Path:
+    """Write ``report.html`` of a run: errors, curves, parity plots, data, config, how to use it.
+
+    Args:
+        folder: Run folder.
+        config_yaml: Resolved config.
+        history: Rows of ``metrics.csv``.
+        evaluations: By split, best potential on frames that chose nothing; the first one leads.
+        summary: What ``summary.json`` says: ``data``, ``title``, ``frames``, ``epochs``,
+            ``best_epoch``, ``timing``, ``references``, ``level_of_theory``, ``notes``.
+
+    Returns:
+        The path of the page.
+    """
+    parts = {
+        split: {
+            "rows": error_rows(evaluation),
+            "failures": failures(evaluation),
+            "frames": len(evaluation.frames),
+            "worst": worst(evaluation),
+            "images": {
+                name: embedded(figure, evaluation, name)
+                for name, figure in parity_plots(evaluation).items()
+            },
+        }
+        for split, evaluation in evaluations.items()
+    }
+    curves = {
+        panel: figures.svg(figures.learning_curves(history, only=[panel]))
+        for panel in figures.panels(history)
+    }
+    return write_page(
+        folder / "report.html", "run_report.html", name=folder.name, splits=parts, curves=curves,
+        summary=summary, config_yaml=config_yaml, versions=versions(),
+        files=sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")),
+        potential=(folder / "best.safetensors").as_posix(),
+    )
