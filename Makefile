@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/python train.py output=runs/demo resume=auto
-	$(BIN)/mlip benchmark task=all calculator=checkpoint,chgnet_0_3_0 checkpoint=runs/demo/best.safetensors output=runs/demo/benchmark
+	$(BIN)/mlip benchmark task=all calculator=checkpoint,chgnet_0_3_0 checkpoint=runs/demo/best.safetensors output=runs/demo/benchmark 'modes=[static,relaxed]'
 	@echo
 	@echo "Open   runs/demo/report.html                  how well the potential learnt"
 	@echo "       runs/demo/benchmark/leaderboard.html   how it scores beside CHGNet"
@@ -50,6 +50,7 @@ leaderboard: setup
 
 lint: setup
 	$(BIN)/ruff check mlip tests train.py
+	$(BIN)/ruff format --check mlip tests train.py
 
 types: setup
 	$(BIN)/pyright

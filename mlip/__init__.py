@@ -1,7 +1,12 @@
 """Train, benchmark and deploy machine-learning interatomic potentials for battery interfaces."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlip.calculators.checkpoint import MlipCalculator
+    from mlip.models.loading import load
+    from mlip.models.potential import Potential
 
 __version__ = "0.1.0"
 __all__ = ["MlipCalculator", "Potential", "__version__", "load"]

@@ -74,7 +74,9 @@ def _data(arguments: Sequence[str]) -> int:
     actions = ("inspect", "doctor")
     if not arguments or arguments[0] not in actions:
         given = arguments[0] if arguments else ""
-        raise ValueError(f"mlip data {given!r}: say one of {', '.join(actions)}{suggest(given, actions)}")
+        raise ValueError(
+            f"mlip data {given!r}: say one of {', '.join(actions)}{suggest(given, actions)}"
+        )
     action, *rest = arguments
     flags = [argument for argument in rest if argument.startswith("-")]
     paths = [argument for argument in rest if not argument.startswith("-") and "=" not in argument]

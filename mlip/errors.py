@@ -9,7 +9,7 @@ class UnsupportedElementError(ValueError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x' or 'y'?"`` for near matches of ``name``, else the known names."""
+    """Return ``"; did you mean 'x'?"`` for near matches of ``name``, else the known names."""
     known = sorted(set(known) - {name})
     near = get_close_matches(name, known, n=3, cutoff=0.55)
     if near:

@@ -1,4 +1,4 @@
-"""AtomGraph: structures and their neighbours as tensors; the only file that knows torch-geometric."""
+"""AtomGraph: structures and neighbours as tensors; the only file that knows torch-geometric."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +88,9 @@ class Geometry:
 
 
 def from_atoms(
-    atoms: Atoms, r_max: float, labels: Mapping[str, np.ndarray] | None = None,
+    atoms: Atoms,
+    r_max: float,
+    labels: Mapping[str, np.ndarray] | None = None,
     expect: Sequence[str] = (),
 ) -> AtomGraph:
     """Turn a structure into a graph with every edge shorter than ``r_max``.
@@ -126,14 +128,22 @@ def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:
 
 
 def loader(
-    graphs: Sequence[AtomGraph], batch_size: int, *, shuffle: bool = False, seed: int = 0,
+    graphs: Sequence[AtomGraph],
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
     workers: int = 0,
 ) -> DataLoader:
     """Return batches of graphs; the order is fixed by ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     return DataLoader(
-        list(graphs), batch_size=batch_size, shuffle=shuffle, generator=generator,  # type: ignore[arg-type]
-        num_workers=workers, persistent_workers=workers > 0,
+        list(graphs),
+        batch_size=batch_size,
+        shuffle=shuffle,
+        generator=generator,  # type: ignore[arg-type]
+        num_workers=workers,
+        persistent_workers=workers > 0,
     )
 
 

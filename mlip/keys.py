@@ -24,7 +24,9 @@ class Field:
 FIELDS: dict[str, Field] = {
     "positions": Field("atom", (3,), "Å", "Cartesian positions"),
     "atomic_numbers": Field("atom", (), "", "element of each atom"),
-    "cell": Field("graph", (3, 3), "Å", "rows are the lattice vectors; zero rows where not periodic"),
+    "cell": Field(
+        "graph", (3, 3), "Å", "rows are the lattice vectors; zero rows where not periodic"
+    ),
     "pbc": Field("graph", (3,), "", "periodic along each lattice vector"),
     "energy": Field("graph", (), "eV", "total potential energy"),
     "energies": Field("atom", (), "eV", "energy of each atom; sums to the total energy"),
@@ -37,6 +39,14 @@ FIELDS: dict[str, Field] = {
     "born_effective_charges": Field("atom", (3, 3), "e", "dP_i/du_j of each atom"),
 }
 
-LABELS = ("energy", "forces", "stress", "charges", "total_charge", "magmoms", "dipole",
-          "born_effective_charges")
+LABELS = (
+    "energy",
+    "forces",
+    "stress",
+    "charges",
+    "total_charge",
+    "magmoms",
+    "dipole",
+    "born_effective_charges",
+)
 """Fields that a data set may give as labels to learn from."""

@@ -74,5 +74,7 @@ def _box(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     box = np.where(pbc[:, None] | (np.linalg.norm(cell, axis=1) > 1e-8)[:, None], cell, 0.0)
     box = complete_cell(box)
     if abs(np.linalg.det(box)) < 1e-8:
-        raise ValueError(f"the cell {cell.tolist()} has no volume: its lattice vectors are coplanar")
+        raise ValueError(
+            f"the cell {cell.tolist()} has no volume: its lattice vectors are coplanar"
+        )
     return box

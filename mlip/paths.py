@@ -15,7 +15,7 @@ def content(folder: str) -> Path:
         if (root / folder).is_dir() and (root == _PACKAGE / "_content" or _is_checkout(root)):
             return root / folder
     raise FileNotFoundError(
-        f"the folder {folder!r} of mlip-suite is missing: reinstall the package, or run from a checkout"
+        f"the folder {folder!r} of mlip-suite is missing: reinstall it, or run from a checkout"
     )
 
 

@@ -36,7 +36,9 @@ def set_threads(threads: int | None = None) -> int:
     if threads is None:
         threads = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
     if threads < 1:
-        raise ValueError(f"threads is {threads}: give a whole number of at least 1, or null for all cores")
+        raise ValueError(
+            f"threads is {threads}: give a whole number from 1, or null for every core"
+        )
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     import torch
@@ -59,7 +61,7 @@ def import_mace() -> ModuleType:
     ``import mace`` sets ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``; the variable is put back afterwards.
 
     Raises:
-        ModuleNotFoundError: If the ``mace`` extra is not installed, with the command that installs it.
+        ModuleNotFoundError: If the ``mace`` extra is not installed, with the remedy.
     """
     if find_spec("mace") is None:
         raise ModuleNotFoundError(

@@ -6,10 +6,18 @@ from omegaconf import OmegaConf
 from mlip import config, paths
 
 GROUPS = {
-    "model": "model={}", "backbone": "backbone@model.backbone={}", "head": "head@model.heads.energy={}",
-    "term": "term@model.terms.zbl={}", "data": "data={}", "loss": "loss={}",
-    "optimizer": "optimizer={}", "schedule": "schedule={}", "trainer": "trainer={}",
-    "logger": "logger={}", "experiment": "experiment={}", "debug": "debug={}",
+    "model": "model={}",
+    "backbone": "backbone@model.backbone={}",
+    "head": "head@model.heads.energy={}",
+    "term": "term@model.terms.zbl={}",
+    "data": "data={}",
+    "loss": "loss={}",
+    "optimizer": "optimizer={}",
+    "schedule": "schedule={}",
+    "trainer": "trainer={}",
+    "logger": "logger={}",
+    "experiment": "experiment={}",
+    "debug": "debug={}",
 }
 CASES = [(group, option) for group in GROUPS for option in config.options(group)]
 

@@ -11,16 +11,24 @@ from mlip import config, paths
 ROOT = Path(__file__).parents[1]
 CONTENT = ("configs", "datasets", "benchmarks")
 REGISTRIES = {
-    "backbone": "mlip/models/backbones", "head": "mlip/models/heads", "term": "mlip/models/terms",
+    "backbone": "mlip/models/backbones",
+    "head": "mlip/models/heads",
+    "term": "mlip/models/terms",
 }
 
 
 def tracked():
-    result = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     names = result.stdout.splitlines()
     if result.returncode or not names:
-        names = [str(p.relative_to(ROOT)) for folder in (*CONTENT, "mlip", "tests")
-                 for p in (ROOT / folder).rglob("*") if p.is_file()]
+        names = [
+            str(p.relative_to(ROOT))
+            for folder in (*CONTENT, "mlip", "tests")
+            for p in (ROOT / folder).rglob("*")
+            if p.is_file()
+        ]
     return [name for name in names if (ROOT / name).is_file()]
 
 
@@ -48,7 +56,11 @@ def test_every_task_has_its_folder_and_the_reverse():
 def test_names_are_lower_snake_case():
     folders = [path for folder in CONTENT for path in (ROOT / folder).rglob("*") if path.is_dir()]
     bad = [str(p) for p in folders if not re.fullmatch(r"[a-z0-9_]+", p.name)]
-    bad += [str(p) for p in (ROOT / "configs").rglob("*.yaml") if not re.fullmatch(r"[a-z0-9_]+", p.stem)]
+    bad += [
+        str(p)
+        for p in (ROOT / "configs").rglob("*.yaml")
+        if not re.fullmatch(r"[a-z0-9_]+", p.stem)
+    ]
     assert not bad
 
 
@@ -64,12 +76,19 @@ def test_no_large_files():
 def test_no_machine_paths():
     pattern = re.compile(r"(?:^|[^A-Za-z0-9_.~-])/(?:work|root|home|opt)/[a-z.]")
     text = {".py", ".md", ".yaml", ".toml", ".json", ".html", ".txt", ".cff", ""}
-    bad = [name for name in tracked() if Path(name).suffix in text
-           and pattern.search((ROOT / name).read_text(encoding="utf-8", errors="ignore"))]
+    bad = [
+        name
+        for name in tracked()
+        if Path(name).suffix in text
+        and pattern.search((ROOT / name).read_text(encoding="utf-8", errors="ignore"))
+    ]
     assert not bad
 
 
 def test_modules_are_short():
-    long = {str(p): n for p in (ROOT / "mlip").rglob("*.py")
-            if (n := len(p.read_text().splitlines())) > 400}
+    long = {
+        str(p): n
+        for p in (ROOT / "mlip").rglob("*.py")
+        if (n := len(p.read_text().splitlines())) > 400
+    }
     assert not long

@@ -70,6 +70,11 @@ def test_nothing_to_pair(count):
     ],
 )
 def test_bad_input_is_named(change, message):
-    arguments = {"positions": np.zeros((1, 3)), "cell": np.eye(3) * 5, "pbc": np.ones(3, bool), "r_max": 3.0}
+    arguments = {
+        "positions": np.zeros((1, 3)),
+        "cell": np.eye(3) * 5,
+        "pbc": np.ones(3, bool),
+        "r_max": 3.0,
+    }
     with pytest.raises(ValueError, match=message):
         neighbor_list(**{**arguments, **change})

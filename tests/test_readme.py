@@ -24,22 +24,39 @@ def folder(tmp_path_factory):
     for frame in load_frames("mlearn_li", "test"):
         atoms = frame.atoms.copy()
         atoms.calc = SinglePointCalculator(
-            atoms, energy=float(frame.labels["energy"]), forces=frame.labels["forces"],
-            stress=frame.labels["stress"])
+            atoms,
+            energy=float(frame.labels["energy"]),
+            forces=frame.labels["forces"],
+            stress=frame.labels["stress"],
+        )
         images.append(atoms)
     ase.io.write(folder / "my_interface.extxyz", images)
     return folder
 
 
-@pytest.mark.parametrize(("language", "block"), BLOCKS, ids=[f"block{i}" for i in range(len(BLOCKS))])
+@pytest.mark.parametrize(
+    ("language", "block"), BLOCKS, ids=[f"block{i}" for i in range(len(BLOCKS))]
+)
 def test_block_runs(language, block, folder):
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    commands = [["bash", "-euo", "pipefail", "-c", block]] if language == "bash" else [[sys.executable, "-c", block]]
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    commands = (
+        [["bash", "-euo", "pipefail", "-c", block]]
+        if language == "bash"
+        else [[sys.executable, "-c", block]]
+    )
     if "benchmark report" in block:  # rebuilding must not change what is committed
-        pages = [Path(__file__).parents[1] / "benchmarks" / name for name in ("LEADERBOARD.md", "leaderboard.html")]
+        pages = [
+            Path(__file__).parents[1] / "benchmarks" / name
+            for name in ("LEADERBOARD.md", "leaderboard.html")
+        ]
         before = [page.read_text() for page in pages]
     for command in commands:
-        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
         assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     if "benchmark report" in block:
         assert [page.read_text() for page in pages] == before

@@ -65,7 +65,9 @@ def test_e3nn_and_mace_import_in_either_order(order):
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("module", ["mlip", "mlip.properties", "mlip.benchmarks", "mlip.cli", "mlip.evaluation"])
+@pytest.mark.parametrize(
+    "module", ["mlip", "mlip.properties", "mlip.benchmarks", "mlip.cli", "mlip.evaluation"]
+)
 def test_importing_does_not_load_torch(module):
     result = run_python(f"import sys, {module}; sys.exit('torch' in sys.modules)")
     assert result.returncode == 0, result.stderr

@@ -13,16 +13,15 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from mlip import paths
-from mlip.benchmarks.leaderboard import Board, boards
+from mlip.benchmarks.leaderboard import boards
 from mlip.benchmarks.provenance import NoCheckpointError
 from mlip.benchmarks.publish import report
 from mlip.benchmarks.record import Record
 from mlip.benchmarks.results import read_result
 from mlip.benchmarks.runner import Plan, plan, run_plan
-from mlip.benchmarks.text import number
+from mlip.benchmarks.terminal import print_board
 from mlip.config import compose, options
 from mlip.errors import suggest
 
@@ -51,7 +50,7 @@ def cli_run(overrides: Sequence[str], console: Console | None = None) -> list[Pa
     output = Path(plans[0].config.output)
     written = report(results, output)
     for board in boards([read_result(path) for path in results]):
-        _print_board(console, board)
+        print_board(console, board)
     return _announce(console, written)
 
 
@@ -153,23 +152,6 @@ def _advance(progress: Progress, item: Plan, total: TaskID) -> Callable[[Record]
         progress.advance(total)
 
     return advance
-
-
-def _print_board(console: Console, board: Board) -> None:
-    table = Table(title=f"{board.title} · {board.mode} · {board.tier}", title_justify="left")
-    for heading in ("calculator", "computed", "MAE J/m²", "penalised", "median ratio", "note"):
-        table.add_column(heading, justify="left" if heading in ("calculator", "note") else "right")
-    for row in board.rows:
-        found = row.scores
-        table.add_row(
-            row.label,
-            f"{found.n_ok}/{found.n}",
-            number(found.mae),
-            number(found.penalised_mae),
-            number(found.median_ratio, 2),
-            row.note,
-        )
-    console.print(table)
 
 
 def _announce(console: Console, written: list[Path]) -> list[Path]:

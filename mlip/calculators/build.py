@@ -28,9 +28,11 @@ def build_calculator(config: Mapping[str, Any]) -> BaseCalculator:
     _check(config, "build")
     calculator = _build(config)
     if not isinstance(calculator, BaseCalculator):
-        raise ValueError(f"_target_ {config['_target_']!r} gives a "
-                         f"{type(calculator).__name__}, not an ASE calculator: name a calculator "
-                         "class, or a function that returns one")
+        raise ValueError(
+            f"_target_ {config['_target_']!r} gives a "
+            f"{type(calculator).__name__}, not an ASE calculator: name a calculator "
+            "class, or a function that returns one"
+        )
     return calculator
 
 
@@ -39,11 +41,15 @@ def _check(node: Any, where: str, top: bool = True) -> None:
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if target is None and top:
-            raise ValueError(f"{where} has no _target_: give the dotted name of a calculator, "
-                             "for instance ase.calculators.emt.EMT")
+            raise ValueError(
+                f"{where} has no _target_: give the dotted name of a calculator, "
+                "for instance ase.calculators.emt.EMT"
+            )
         if target is not None and not str(target).startswith(ALLOWED):
-            raise ValueError(f"{where}._target_ is {target!r}, which is not allowed: only names "
-                             f"that begin with {' or '.join(ALLOWED)} are built")
+            raise ValueError(
+                f"{where}._target_ is {target!r}, which is not allowed: only names "
+                f"that begin with {' or '.join(ALLOWED)} are built"
+            )
         for key, value in node.items():
             _check(value, f"{where}.{key}", top=False)
     elif isinstance(node, list | tuple):
@@ -60,8 +66,9 @@ def _build(node: Any) -> Any:
         try:
             return target(**arguments)
         except TypeError as error:
-            raise ValueError(f"{node['_target_']} refuses the arguments "
-                             f"{sorted(arguments)}: {error}") from error
+            raise ValueError(
+                f"{node['_target_']} refuses the arguments {sorted(arguments)}: {error}"
+            ) from error
     if isinstance(node, list | tuple):
         return [_build(value) for value in node]
     return node
@@ -78,8 +85,12 @@ def _locate(target: str) -> Any:
     # A name that the module merely imported (os, subprocess.run) is not one it offers.
     found = getattr(module, name, None)
     if not callable(found) or not str(getattr(found, "__module__", "")).startswith(ALLOWED):
-        known = [key for key, value in vars(module).items()
-                 if callable(value) and getattr(value, "__module__", None) == module_name]
-        raise ValueError(f"_target_ {target!r}: {module_name} offers no {name!r}"
-                         f"{suggest(name, known)}")
+        known = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == module_name
+        ]
+        raise ValueError(
+            f"_target_ {target!r}: {module_name} offers no {name!r}{suggest(name, known)}"
+        )
     return found

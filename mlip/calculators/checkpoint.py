@@ -32,11 +32,20 @@ class MlipCalculator(Calculator):
     """
 
     implemented_properties: ClassVar[list[str]] = [
-        "energy", "free_energy", "forces", "stress", "energies"]
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+        "energies",
+    ]
 
     def __init__(
-        self, path: str | Path, device: str = "auto", head: str | None = None,
-        batch_atoms: int = 1000, **kwargs: Any,
+        self,
+        path: str | Path,
+        device: str = "auto",
+        head: str | None = None,
+        batch_atoms: int = 1000,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if device == "auto":
@@ -48,7 +57,9 @@ class MlipCalculator(Calculator):
         self.supported_elements = set(self.potential.elements)
 
     def calculate(
-        self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",),
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         """Compute every property at once; ASE calls this when positions, cell or atoms change."""

@@ -24,6 +24,7 @@ from mlip.evaluation.evaluate import Evaluation, evaluate
 from mlip.evaluation.pages import error_rows
 from mlip.reporting.html import number
 
+
 def cli_run(overrides: Sequence[str]) -> Path:
     """Evaluate as ``configs/evaluate.yaml`` and the overrides say; return the report.
 
@@ -53,7 +54,9 @@ def _check_choice(config: DictConfig) -> None:
         wrong = "both were given" if given else "neither was given"
         raise ValueError(f"say which potential, by checkpoint=FILE or calculator=NAME: {wrong}")
     if OmegaConf.is_missing(config, "frames"):
-        raise ValueError("frames is missing: give frames=FILE, or the name of a data set (mlip list)")
+        raise ValueError(
+            "frames is missing: give frames=FILE, or the name of a data set (mlip list)"
+        )
 
 
 def _frames(config: DictConfig) -> tuple[list[Frame], dict[str, Any]]:
@@ -79,13 +82,19 @@ def _calculator(config: DictConfig) -> tuple[BaseCalculator, str, dict[str, Any]
 
 def _print(evaluation: Evaluation, page: Path) -> None:
     console = Console(highlight=False)
-    table = Table(title=f"{evaluation.label} on {len(evaluation.frames)} frames", title_style="bold")
+    table = Table(
+        title=f"{evaluation.label} on {len(evaluation.frames)} frames", title_style="bold"
+    )
     for heading in ("quantity", "MAE", "RMSE", "largest", "unit", "labels"):
         table.add_column(heading, justify="left" if heading in ("quantity", "unit") else "right")
     for row in error_rows(evaluation):
         table.add_row(
-            row["quantity"], number(row["mae"]), number(row["rmse"]), number(row["largest"]),
-            row["unit"], str(row["used"]),
+            row["quantity"],
+            number(row["mae"]),
+            number(row["rmse"]),
+            number(row["largest"]),
+            row["unit"],
+            str(row["used"]),
         )
     console.print(table)
     for index, message in list(evaluation.failures.items())[:3]:

@@ -79,7 +79,11 @@ class Evaluation:
 
 
 def evaluate(
-    calculator: BaseCalculator, frames: Sequence[Frame], *, label: str = "", progress: bool = True,
+    calculator: BaseCalculator,
+    frames: Sequence[Frame],
+    *,
+    label: str = "",
+    progress: bool = True,
 ) -> Evaluation:
     """Predict energy, forces and stress of every frame.
 

@@ -47,9 +47,14 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
         figures.save(figure, folder / f"parity_{name}.png")
         images[name] = embedded(figure, evaluation, name)
     return write_page(
-        folder / "report.html", "evaluation.html", label=evaluation.label,
-        frames=len(evaluation.frames), failures=failures(evaluation), rows=error_rows(evaluation),
-        images=images, worst=worst(evaluation),
+        folder / "report.html",
+        "evaluation.html",
+        label=evaluation.label,
+        frames=len(evaluation.frames),
+        failures=failures(evaluation),
+        rows=error_rows(evaluation),
+        images=images,
+        worst=worst(evaluation),
         provenance={**evaluation.provenance, **versions()},
     )
 
@@ -86,13 +91,17 @@ def error_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         if f"{quantity}_mae_{unit}" not in errors.values:
             continue
         words, shown = describe(f"{quantity}_mae_{unit}")
-        rows.append({
-            "quantity": words.removesuffix(" MAE"), "unit": shown,
-            "mae": errors.values[f"{quantity}_mae_{unit}"],
-            "rmse": errors.values[f"{quantity}_rmse_{unit}"],
-            "largest": errors.values[f"{quantity}_max_{unit}"],
-            "used": errors.used[quantity], "missing": errors.missing[quantity],
-        })
+        rows.append(
+            {
+                "quantity": words.removesuffix(" MAE"),
+                "unit": shown,
+                "mae": errors.values[f"{quantity}_mae_{unit}"],
+                "rmse": errors.values[f"{quantity}_rmse_{unit}"],
+                "largest": errors.values[f"{quantity}_max_{unit}"],
+                "used": errors.used[quantity],
+                "missing": errors.missing[quantity],
+            }
+        )
     return rows
 
 
@@ -107,9 +116,11 @@ def failures(evaluation: Evaluation) -> dict[str, list[str]]:
 def worst(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return the frames with the largest force errors, else energy errors."""
     rows = [row for row in _frame_rows(evaluation) if row["status"] == "ok"]
-    key = "forces_rmse_meV_per_A" if any(
-        row["forces_rmse_meV_per_A"] is not None for row in rows
-    ) else "energy_error_meV_per_atom"
+    key = (
+        "forces_rmse_meV_per_A"
+        if any(row["forces_rmse_meV_per_A"] is not None for row in rows)
+        else "energy_error_meV_per_atom"
+    )
     return sorted(rows, key=lambda row: -abs(row[key] or 0.0))[:_WORST]
 
 
@@ -132,8 +143,10 @@ def _frame_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     for index, frame in enumerate(evaluation.frames):
         energy = columns["energy_per_atom"][index]
         row: dict[str, Any] = {
-            "source": Path(frame.source).name, "formula": frame.atoms.get_chemical_formula(),
-            "group": frame.info.get("group", ""), "atoms": len(frame),
+            "source": Path(frame.source).name,
+            "formula": frame.atoms.get_chemical_formula(),
+            "group": frame.info.get("group", ""),
+            "atoms": len(frame),
             "status": evaluation.failures.get(index, "ok"),
             "energy_error_meV_per_atom": None if energy is None else 1e3 * float(energy),
         }

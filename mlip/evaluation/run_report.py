@@ -49,8 +49,14 @@ def write_run_report(
         for panel in figures.panels(history)
     }
     return write_page(
-        folder / "report.html", "run_report.html", name=folder.name, splits=parts, curves=curves,
-        summary=summary, config_yaml=config_yaml, versions=versions(),
+        folder / "report.html",
+        "run_report.html",
+        name=folder.name,
+        splits=parts,
+        curves=curves,
+        summary=summary,
+        config_yaml=config_yaml,
+        versions=versions(),
         files=sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")),
         potential=(folder / "best.safetensors").as_posix(),
     )

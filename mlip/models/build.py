@@ -1,4 +1,4 @@
-"""Build a potential from its resolved config; nothing outside the allow-list is ever instantiated."""
+"""Build a potential from its resolved config; nothing outside the allow-list is instantiated."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +21,9 @@ _VERSIONED = ("mlip-suite", "torch", "e3nn", "mace-torch")
 
 
 def save(
-    path: str | Path, potential: Potential, config: Mapping[str, Any],
+    path: str | Path,
+    potential: Potential,
+    config: Mapping[str, Any],
     card: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a checkpoint; the file appears whole or not at all.
@@ -56,7 +57,7 @@ def save(
     partial = path.with_name(f".{path.name}.partial")
     save_file(weights, partial, metadata={"mlip": json.dumps(header)})
     partial.chmod(0o644)  # safetensors writes for the owner only
-    os.replace(partial, path)
+    partial.replace(path)
     return path
 
 

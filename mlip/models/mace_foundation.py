@@ -15,8 +15,13 @@ from mlip.models.potential import Potential
 from mlip.runtime import import_mace
 
 _TRANSFORMS = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
-_PLAIN = {"use_so3": False, "use_agnostic_product": False, "use_last_readout_only": False,
-          "edge_irreps": None, "use_edge_irreps_first": False}
+_PLAIN = {
+    "use_so3": False,
+    "use_agnostic_product": False,
+    "use_last_readout_only": False,
+    "edge_irreps": None,
+    "use_edge_irreps_first": False,
+}
 """Options of mace-torch that our backbone leaves at their defaults."""
 _PARTS = ("node_embedding.", "radial_embedding.", "interactions.", "products.")
 
@@ -53,7 +58,9 @@ def load_mace(path: str | Path, head: str | None = None) -> tuple[Potential, dic
     new = {f"backbone.{key}": value for key, value in weights.items() if key.startswith(_PARTS)}
     new |= _readouts(weights, index, heads)
     new |= {"heads.energy.scale": torch.tensor(scale), "heads.energy.shift": torch.tensor(shift)}
-    new["energy_references"] = weights["atomic_energies_fn.atomic_energies"].reshape(heads, -1)[index]
+    new["energy_references"] = weights["atomic_energies_fn.atomic_energies"].reshape(heads, -1)[
+        index
+    ]
     _check_complete(path, state, new)
     potential.load_state_dict({**state, **{k: v for k, v in new.items() if k in state}})
     return potential.to_precision(precision).eval(), config
@@ -84,8 +91,13 @@ def _config(
     power = int(weights["radial_embedding.cutoff_fn.p"])
     radial = modules["radial_embedding"].state
     transform = radial["_modules"].get("distance_transform")
-    contraction = modules["products"].state["_modules"]["0"].state["_modules"][
-        "symmetric_contractions"].state["_modules"]["contractions"].state["_modules"]["0"]
+    contraction = (
+        modules["products"]
+        .state["_modules"]["0"]
+        .state["_modules"]["symmetric_contractions"]
+        .state["_modules"]["contractions"]
+        .state["_modules"]["0"]
+    )
     backbone = {
         "_target_": "mlip.models.backbones.mace.Mace",
         "r_max": float(weights["r_max"]),
@@ -106,13 +118,16 @@ def _config(
     }
     terms = {}
     if "pair_repulsion_fn" in modules:
-        terms["zbl"] = {
-            "_target_": "mlip.models.terms.zbl.ZBL", "power": power, "factor": scale}
+        terms["zbl"] = {"_target_": "mlip.models.terms.zbl.ZBL", "power": power, "factor": scale}
     return {
         "elements": [chemical_symbols[number] for number in numbers],
         "backbone": backbone,
-        "heads": {"energy": {"_target_": "mlip.models.heads.energy.Energy",
-                             "hidden": _hidden_width(weights, len(model.state.get("heads") or [0]))}},
+        "heads": {
+            "energy": {
+                "_target_": "mlip.models.heads.energy.Energy",
+                "hidden": _hidden_width(weights, len(model.state.get("heads") or [0])),
+            }
+        },
         "terms": terms,
     }
 
@@ -166,8 +181,14 @@ def _check_complete(
     path: str | Path, state: Mapping[str, Tensor], new: Mapping[str, Tensor]
 ) -> None:
     """Every trained weight must have found its place; tables of constants are rebuilt."""
-    missing = [key for key in state if key not in new and not key.startswith("terms.")
-               and "_w3j_" not in key and ".conv_tp." not in key]
+    missing = [
+        key
+        for key in state
+        if key not in new
+        and not key.startswith("terms.")
+        and "_w3j_" not in key
+        and ".conv_tp." not in key
+    ]
     unused = [key for key in new if key not in state and ".conv_tp." not in key]
     wrong = [key for key in new if key in state and state[key].shape != new[key].shape]
     if missing or unused or wrong:

@@ -89,8 +89,18 @@ def load_passive(path: str | Path) -> Any:
         raise FileNotFoundError(f"there is no file {path}")
     try:
         return torch.load(path, map_location="cpu", pickle_module=_PICKLE, weights_only=False)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, ValueError,
-            TypeError, KeyError, IndexError, struct.error) as error:
+    except (
+        OSError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        AttributeError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        struct.error,
+    ) as error:
         raise ValueError(
             f"{path} cannot be read as a torch model ({type(error).__name__}: {error}): "
             "it is truncated or of another format"

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from mlip.errors import UnsupportedElementError
 from mlip.graph import AtomGraph, Geometry
 from mlip.models.backbone import Backbone
-from mlip.models.heads.energy import Energy
 from mlip.models.head import Head
+from mlip.models.heads.energy import Energy
 from mlip.models.term import Term
 
 DERIVATIVES = ("forces", "stress")
@@ -41,9 +41,7 @@ class Potential(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
         self.terms = nn.ModuleDict(terms or {})
-        self.register_buffer(
-            "energy_references", torch.zeros(len(elements), dtype=torch.float64)
-        )
+        self.register_buffer("energy_references", torch.zeros(len(elements), dtype=torch.float64))
         species = torch.full((len(chemical_symbols),), -1, dtype=torch.int64)
         for index, symbol in enumerate(elements):
             species[atomic_numbers[symbol]] = index
@@ -145,11 +143,17 @@ class Potential(nn.Module):
         shift = torch.einsum("ei,eij->ej", graph.edge_shift, leaves.cell[leaves.batch[receiver]])
         vectors = (leaves.strained[receiver] - leaves.strained[sender] + shift).to(self.dtype)
         return Geometry(
-            atomic_numbers=graph.atomic_numbers, species=species,
-            positions=leaves.strained, cell=leaves.cell, pbc=graph.pbc,
-            edge_index=graph.edge_index, edge_vectors=vectors,
-            edge_lengths=torch.linalg.vector_norm(vectors, dim=-1), edge_pair=graph.edge_pair,
-            batch=leaves.batch, graphs=graph.cell.shape[0],
+            atomic_numbers=graph.atomic_numbers,
+            species=species,
+            positions=leaves.strained,
+            cell=leaves.cell,
+            pbc=graph.pbc,
+            edge_index=graph.edge_index,
+            edge_vectors=vectors,
+            edge_lengths=torch.linalg.vector_norm(vectors, dim=-1),
+            edge_pair=graph.edge_pair,
+            batch=leaves.batch,
+            graphs=graph.cell.shape[0],
         )
 
     def _refuse(self, graph: AtomGraph, species: Tensor) -> None:
@@ -188,8 +192,10 @@ class _Leaves:
         if not energy.requires_grad:  # no atom has a neighbour
             return {name: self._finish(name, None) for name in self.wanted}
         gradients = torch.autograd.grad(
-            energy.sum(), [leaves[name] for name in self.wanted],
-            create_graph=differentiable, allow_unused=True,
+            energy.sum(),
+            [leaves[name] for name in self.wanted],
+            create_graph=differentiable,
+            allow_unused=True,
         )
         return {
             name: self._finish(name, gradient)

@@ -46,8 +46,12 @@ class ScalarConvolution(nn.Module):
         count = torch.bincount(receiver, minlength=atoms)
         most = int(count.max()) if len(receiver) else 0
         first = torch.cumsum(count, 0) - count
-        slot = torch.arange(len(receiver), device=receiver.device) + receiver * most - first[receiver]
-        values = weights[pair].view(-1, len(self.degrees), self.channels) * nodes[sender][:, None, :]
+        slot = (
+            torch.arange(len(receiver), device=receiver.device) + receiver * most - first[receiver]
+        )
+        values = (
+            weights[pair].view(-1, len(self.degrees), self.channels) * nodes[sender][:, None, :]
+        )
         values = _spread(values.reshape(-1, width), slot, atoms * most).view(atoms, most, width)
         harmonics = _spread(harmonics, slot, atoms * most).view(atoms, most, harmonics.shape[1])
         parts, start = [], {0: 0}

@@ -12,7 +12,5 @@ class Term(nn.Module, ABC):
     """Adds a physical energy that needs no features."""
 
     @abstractmethod
-    def forward(
-        self, geometry: Geometry, outputs: dict[str, Tensor]
-    ) -> Float[Tensor, " atoms"]:
+    def forward(self, geometry: Geometry, outputs: dict[str, Tensor]) -> Float[Tensor, " atoms"]:
         """Return the energy of each atom, eV, in the precision of the model."""

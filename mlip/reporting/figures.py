@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from mlip.reporting.labels import describe, split_of
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe & Ito, https-free reference: Color Universal Design (2008); distinct for every vision."""
+"""Okabe & Ito, Color Universal Design (2008): distinct for every kind of colour vision."""
 INK = "#1b2430"
 """Ink of text and axes; in inline SVG it becomes the colour of the page's text."""
 
@@ -30,8 +30,15 @@ _DENSITY = LinearSegmentedColormap.from_list("density", ["#8fcaf0", "#0072B2", "
 _PANELS = ("loss", "energy", "forces", "stress")
 
 
-def parity(reference: np.ndarray, prediction: np.ndarray, *, quantity: str, unit: str,
-           label: str, groups: Sequence[str] | None = None) -> Figure:
+def parity(
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    quantity: str,
+    unit: str,
+    label: str,
+    groups: Sequence[str] | None = None,
+) -> Figure:
     """Draw predictions against references on equal axes, with MAE and RMSE in the corner.
 
     Args:
@@ -46,9 +53,13 @@ def parity(reference: np.ndarray, prediction: np.ndarray, *, quantity: str, unit
         ValueError: If the shapes differ.
     """
     reference, prediction = np.ravel(reference), np.ravel(prediction)
-    if reference.shape != prediction.shape or (groups is not None and len(groups) != reference.size):
-        raise ValueError(f"parity of {quantity}: {reference.size} references, {prediction.size} "
-                         f"predictions, {len(groups or ())} groups; give one of each for each point")
+    if reference.shape != prediction.shape or (
+        groups is not None and len(groups) != reference.size
+    ):
+        raise ValueError(
+            f"parity of {quantity}: {reference.size} references, {prediction.size} "
+            f"predictions, {len(groups or ())} groups; give one of each for each point"
+        )
     keep = np.isfinite(reference) & np.isfinite(prediction)
     names = None if groups is None else np.asarray(groups, dtype=object)[keep]
     reference, prediction = reference[keep], prediction[keep]
@@ -57,16 +68,23 @@ def parity(reference: np.ndarray, prediction: np.ndarray, *, quantity: str, unit
     _style(axes, label)
     axes.set_xlabel(f"Reference {quantity} ({unit})")
     axes.set_ylabel(f"Predicted {quantity} ({unit})")
-    _equal_axes(axes, reference, prediction)
     if reference.size == 0:
-        _corner(axes, f"no {quantity} labels", 0.5, 0.5, "center")
+        axes.set(xticks=[], yticks=[], aspect="equal")
+        _corner(axes, "nothing to compare", 0.5, 0.5, "center")
         return figure
+    _equal_axes(axes, reference, prediction)
     _points(axes, reference, prediction, names)
     factor, error_unit = (1000, f"m{unit}") if unit.startswith("eV") else (1, unit)
     error = factor * (prediction - reference)
-    _corner(axes, f"MAE {_short(np.abs(error).mean())} {error_unit}\n"
-                  f"RMSE {_short(np.sqrt((error**2).mean()))} {error_unit}\n"
-                  f"{error.size:,} points".replace(",", "\u202f"), 0.965, 0.04, "right")
+    _corner(
+        axes,
+        f"MAE {_short(np.abs(error).mean())} {error_unit}\n"
+        f"RMSE {_short(np.sqrt((error**2).mean()))} {error_unit}\n"
+        f"{error.size:,} points".replace(",", "\u202f"),
+        0.965,
+        0.04,
+        "right",
+    )
     return figure
 
 
@@ -109,14 +127,16 @@ def svg(figure: Figure) -> Markup:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mlip"}):
         figure.savefig(buffer, format="svg", transparent=True, dpi=200)
     text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg"):], flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     # Names of namespaces are addresses; HTML needs none, and the page then holds no address at all.
     text = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r'<svg([^>]*?) width="[^"]*pt"', r"<svg\1", text, count=1)
     text = re.sub(r'<svg([^>]*?) height="[^"]*pt"', r"<svg\1", text, count=1)
     text = re.sub(r"(font: [^']*?)'[^;\"]*", r"\1inherit", text)
     text = re.sub(r"font: ([^;\"]*?)([\d.]+px) inherit", r"font-size: \2", text)
-    text = text.replace(INK, "currentColor").replace("<text style=\"", "<text fill=\"currentColor\" style=\"")
+    text = text.replace(INK, "currentColor").replace(
+        '<text style="', '<text fill="currentColor" style="'
+    )
     # Several figures share a page: their ids must not meet.
     salt = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
     text = re.sub(r'\bid="', f'id="{salt}-', text)
@@ -160,22 +180,37 @@ def _equal_axes(axes: Axes, reference: np.ndarray, prediction: np.ndarray) -> No
     limits = (float(low - margin), float(high + margin))
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
         axis.set_major_formatter(ScalarFormatter(useOffset=False))
     axes.plot(limits, limits, color=INK, linewidth=1, alpha=0.6, zorder=1.5)
 
 
-def _points(axes: Axes, reference: np.ndarray, prediction: np.ndarray,
-            names: np.ndarray | None) -> None:
+def _points(
+    axes: Axes, reference: np.ndarray, prediction: np.ndarray, names: np.ndarray | None
+) -> None:
     many = reference.size > _MANY
     if names is None and many:
         span = (*axes.get_xlim(), *axes.get_ylim())
-        axes.hexbin(reference, prediction, gridsize=90, bins="log", mincnt=1, extent=span,
-                    cmap=_DENSITY, linewidths=0, rasterized=True, zorder=2)
+        axes.hexbin(
+            reference,
+            prediction,
+            gridsize=90,
+            bins="log",
+            mincnt=1,
+            extent=span,
+            cmap=_DENSITY,
+            linewidths=0,
+            rasterized=True,
+            zorder=2,
+        )
         return
-    style: dict[str, Any] = {"s": 5 if many else 16 if reference.size > 400 else 26,
-                             "linewidths": 0, "rasterized": reference.size > 800, "zorder": 2,
-                             "alpha": 0.35 if many else 0.55 if reference.size > 400 else 0.8}
+    style: dict[str, Any] = {
+        "s": 5 if many else 16 if reference.size > 400 else 26,
+        "linewidths": 0,
+        "rasterized": reference.size > 800,
+        "zorder": 2,
+        "alpha": 0.35 if many else 0.55 if reference.size > 400 else 0.8,
+    }
     if names is None:
         axes.scatter(reference, prediction, color=PALETTE[0], **style)
         return
@@ -183,18 +218,39 @@ def _points(axes: Axes, reference: np.ndarray, prediction: np.ndarray,
     groups, counts = np.unique(names.astype(str), return_counts=True)
     for index, group in enumerate(groups[np.argsort(-counts, kind="stable")]):
         chosen = names.astype(str) == group
-        axes.scatter(reference[chosen], prediction[chosen], color=PALETTE[index % len(PALETTE)],
-                     marker=_MARKERS[index % len(_MARKERS)], label=group, **style)
-    legend = axes.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK,
-                         handletextpad=0.3, borderaxespad=0.2)
+        axes.scatter(
+            reference[chosen],
+            prediction[chosen],
+            color=PALETTE[index % len(PALETTE)],
+            marker=_MARKERS[index % len(_MARKERS)],
+            label=group,
+            **style,
+        )
+    legend = axes.legend(
+        loc="upper left",
+        fontsize=9,
+        frameon=False,
+        labelcolor=INK,
+        handletextpad=0.3,
+        borderaxespad=0.2,
+    )
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
 
 
 def _corner(axes: Axes, text: str, x: float, y: float, align: Any) -> None:
-    axes.text(x, y, text, transform=axes.transAxes, ha=align, va="bottom", fontsize=9.5, color=INK,
-              linespacing=1.45)
+    axes.text(
+        x,
+        y,
+        text,
+        transform=axes.transAxes,
+        ha=align,
+        va="bottom",
+        fontsize=9.5,
+        color=INK,
+        linespacing=1.45,
+    )
 
 
 def _short(value: float) -> str:
@@ -214,8 +270,15 @@ def _curves(axes: Axes, panel: str, rows: Sequence[Mapping[str, Any]]) -> None:
         split = split_of(column) or "run"
         color = {"train": PALETTE[4], "val": PALETTE[0], "test": PALETTE[1]}.get(split, PALETTE[2])
         epochs, values = _series(column, rows)
-        axes.plot(epochs, values, color=color, linewidth=1.8, label=split,
-                  marker="o" if len(epochs) < 25 else None, markersize=3.5)
+        axes.plot(
+            epochs,
+            values,
+            color=color,
+            linewidth=1.8,
+            label=split,
+            marker="o" if len(epochs) < 25 else None,
+            markersize=3.5,
+        )
     axes.set_yscale("log")
     _log_ticks(axes)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -226,11 +289,9 @@ def _curves(axes: Axes, panel: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def _log_ticks(axes: Axes) -> None:
     """Plain numbers on a log axis; a range below a decade gets ticks at 2 and 5 as well."""
     low, high = axes.get_ylim()
-    plain = ScalarFormatter(useOffset=False)
-    plain.set_scientific(False)
-    if 1e-3 <= low and high < 1e5:
+    if low >= 1e-3 and high < 1e5:
         axes.yaxis.set_major_formatter("{x:g}")
-    ticks = matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 100 else (1.0,))
+    ticks = LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 100 else (1.0,))
     axes.yaxis.set_major_locator(ticks)
     axes.yaxis.set_minor_formatter(NullFormatter())
 
@@ -241,8 +302,11 @@ def _columns(panel: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if panel == "loss":
         return [name for name in names if name.rpartition("/")[2] == "loss"]
     for kind in ("_rmse_", "_mae_"):
-        found = [name for name in names if kind in name and name.rpartition("/")[2].startswith(panel)
-                 and "aligned" not in name]
+        found = [
+            name
+            for name in names
+            if kind in name and name.rpartition("/")[2].startswith(panel) and "aligned" not in name
+        ]
         if found:
             return found
     return []

@@ -2,7 +2,9 @@
 
 import re
 
-_NAME = re.compile(r"^(?:(?P<split>[A-Za-z]+)[/.])?(?P<quantity>.+?)_(?P<kind>mae|rmse|max)_(?P<unit>.+)$")
+_NAME = re.compile(
+    r"^(?:(?P<split>[A-Za-z]+)[/.])?(?P<quantity>.+?)_(?P<kind>mae|rmse|max)_(?P<unit>.+)$"
+)
 _UNITS = {"meV_per_A": "meV/Å", "eV_per_A": "eV/Å", "meV_per_A3": "meV/Å³", "J_per_m2": "J/m²"}
 _KINDS = {"mae": "MAE", "rmse": "RMSE", "max": "largest error"}
 

@@ -152,7 +152,10 @@ def check_cutoff(potential: Potential, tolerance: Tolerance = STANDARD) -> None:
 
 
 def check_checkpoint(
-    potential: Potential, config: dict[str, Any], atoms: Atoms, folder: Path,
+    potential: Potential,
+    config: dict[str, Any],
+    atoms: Atoms,
+    folder: Path,
     tolerance: Tolerance = STANDARD,
 ) -> None:
     """A potential read back from its checkpoint predicts the same."""

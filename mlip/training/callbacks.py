@@ -1,7 +1,6 @@
 """Callbacks: the best potential as a checkpoint, resumable state, history, progress."""
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,14 @@ import lightning
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from mlip.models.checkpoint import save
 
@@ -25,7 +30,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Save under a temporary name, then replace."""
         partial = Path(path).with_name(f".{Path(path).name}.partial")
         super().save_checkpoint(checkpoint, partial, storage_options)
-        os.replace(partial, path)
+        partial.replace(path)
 
 
 class SaveBest(Callback):
@@ -52,8 +57,11 @@ class SaveBest(Callback):
         """Save if this epoch is the best so far."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        errors = {name: float(value) for name, value in trainer.callback_metrics.items()
-                  if name.startswith("val/")}
+        errors = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
         if self.monitor not in errors:
             raise ValueError(f"monitor is {self.monitor!r}: choose one of {', '.join(errors)}")
         card = self.card | {"epoch": trainer.current_epoch, "validation": errors}
@@ -81,8 +89,11 @@ class History(Callback):
         """Write the row of this epoch."""
         if not trainer.is_global_zero:
             return
-        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step,
-               "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
+        row: dict[str, Any] = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+        }
         row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         rows = [old for old in read_history(self.path) if int(old["epoch"]) < row["epoch"]]
         partial = self.path.with_name(f".{self.path.name}.partial")
@@ -90,7 +101,7 @@ class History(Callback):
             writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
             writer.writeheader()
             writer.writerows([*rows, row])
-        os.replace(partial, self.path)
+        partial.replace(self.path)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -116,8 +127,13 @@ class ProgressBar(Callback):
         if not trainer.is_global_zero:
             return
         self.progress = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[errors]}"),
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[errors]}"),
             console=self.console,
         )
         total = int(trainer.num_training_batches) * (trainer.max_epochs or 0)
@@ -156,6 +172,7 @@ def _summary(errors: Mapping[str, float]) -> str:
         "S": ("val/stress_rmse_GPa", "GPa"),
     }
     return "  ".join(
-        f"{short} {errors[name]:.3g} {unit}" for short, (name, unit) in shown.items()
+        f"{short} {errors[name]:.3g} {unit}"
+        for short, (name, unit) in shown.items()
         if name in errors
     )

@@ -30,12 +30,14 @@ def cli_run(arguments: Sequence[str]) -> int:
         except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
             failed.append(error)
             return
-        Console(highlight=False).print(f"report: {folder / 'report.html'}\npotential: {folder / 'best.safetensors'}")
+        Console(highlight=False).print(
+            f"report: {folder / 'report.html'}\npotential: {folder / 'best.safetensors'}"
+        )
 
     sys.argv = ["mlip train", *arguments]
-    hydra.main(
-        version_base="1.3", config_path=str(paths.content("configs")), config_name="train"
-    )(task)()
+    hydra.main(version_base="1.3", config_path=str(paths.content("configs")), config_name="train")(
+        task
+    )()
     if failed:
         raise failed[0]
     return 0

@@ -88,6 +88,8 @@ class TrainingModule(lightning.LightningModule):
             return optimizer
         scheduler = self._schedule(optimizer)
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            return {"optimizer": optimizer,
-                    "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"},
+            }
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

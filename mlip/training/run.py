@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -54,23 +53,35 @@ def run(config: DictConfig) -> Path:
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     module = TrainingModule(
-        setup.potential, setup.loss, instantiate(config.optimizer),
-        instantiate(config.schedule), config.ema_decay,
+        setup.potential,
+        setup.loss,
+        instantiate(config.optimizer),
+        instantiate(config.schedule),
+        config.ema_decay,
     )
     started = time.perf_counter()
     first = trainer.current_epoch
     trainer.fit(
         module,
-        loader(setup.train, config.data.batch_size, shuffle=True, seed=config.seed,
-               workers=config.data.workers),
+        loader(
+            setup.train,
+            config.data.batch_size,
+            shuffle=True,
+            seed=config.seed,
+            workers=config.data.workers,
+        ),
         loader(setup.val, config.data.batch_size, workers=config.data.workers),
-        ckpt_path=resume, weights_only=True,
+        ckpt_path=resume,
+        weights_only=True,
     )
     seconds = time.perf_counter() - started
     if trainer.is_global_zero:
         epochs = max(trainer.current_epoch - first, 1)
-        timing = {"seconds": round(seconds, 1), "threads": threads,
-                  "structures_per_second": round(len(setup.train) * epochs / seconds, 2)}
+        timing = {
+            "seconds": round(seconds, 1),
+            "threads": threads,
+            "structures_per_second": round(len(setup.train) * epochs / seconds, 2),
+        }
         _report(config, folder, setup, best, timing)
     return folder
 
@@ -106,7 +117,9 @@ def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trai
         best,
         History(folder / "metrics.csv"),
         ModelCheckpoint(
-            folder, filename=Path(STATE).stem, save_on_train_epoch_end=True,
+            folder,
+            filename=Path(STATE).stem,
+            save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
         ProgressBar(),
@@ -114,18 +127,26 @@ def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trai
     if config.patience is not None:
         callbacks.append(EarlyStopping(config.monitor, patience=config.patience))
     return instantiate(
-        config.trainer, callbacks=callbacks, plugins=[AtomicCheckpointIO()],
+        config.trainer,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
         logger=instantiate(config.logger) if "_target_" in config.logger else False,
-        default_root_dir=str(folder), inference_mode=False, num_sanity_val_steps=0,
-        enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=str(folder),
+        inference_mode=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
 
 
 def _card(setup: Setup) -> dict[str, Any]:
     return {
         **setup.splits.origin,
-        "frames": {"train": len(setup.splits.train), "val": len(setup.splits.val),
-                   "test": len(setup.splits.test)},
+        "frames": {
+            "train": len(setup.splits.train),
+            "val": len(setup.splits.val),
+            "test": len(setup.splits.test),
+        },
         "properties": list(setup.loss.names),
     }
 
@@ -166,12 +187,15 @@ def _report(
         **_card(setup),
     }
     write_run_report(
-        folder, config_yaml=_resolved(config), history=read_history(folder / "metrics.csv"),
-        evaluations={split: evaluation}, summary=summary,
+        folder,
+        config_yaml=_resolved(config),
+        history=read_history(folder / "metrics.csv"),
+        evaluations={split: evaluation},
+        summary=summary,
     )
     partial = folder / f".{FINISHED}.partial"
     partial.write_text(json.dumps(summary, indent=2))
-    os.replace(partial, folder / FINISHED)
+    partial.replace(folder / FINISHED)
 
 
 def _device(config: DictConfig) -> str:

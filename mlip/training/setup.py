@@ -120,7 +120,8 @@ def _shifted(start: Potential, frames: Sequence[Frame]) -> EnergyReferences:
     ]
     errors = [
         replace(frame, labels={"energy": frame.labels["energy"] - energy})
-        for frame, energy in zip(frames, energies, strict=True) if "energy" in frame.labels
+        for frame, energy in zip(frames, energies, strict=True)
+        if "energy" in frame.labels
     ]
     shift = fit_energy_references(errors)
     old = dict(zip(start.elements, start.energy_references.tolist(), strict=True))

@@ -104,8 +104,18 @@ def test_no_large_file_and_no_code_in_benchmarks():
 
 
 def test_calculator_cards_are_complete():
-    needed = {"label", "functional", "training_sets", "parameters", "dtype", "code_licence",
-              "weights_licence", "source", "citation", "requirements"}
+    needed = {
+        "label",
+        "functional",
+        "training_sets",
+        "parameters",
+        "dtype",
+        "code_licence",
+        "weights_licence",
+        "source",
+        "citation",
+        "requirements",
+    }
     for name in options("calculator"):
         card = compose("benchmark", [f"calculator={name}"]).calculator.card
         assert needed <= set(card), name

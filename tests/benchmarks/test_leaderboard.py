@@ -13,8 +13,11 @@ from mlip.benchmarks.task import read_card
 from mlip.paths import content
 
 CARD = read_card(content("benchmarks") / "surface_energy" / "card.yaml")
-CASES = {"Li/100": (0.46, "smoke", "train"), "Li/111": (0.54, "smoke", "test"),
-         "Li2O/110@0.25": (0.91, "full", "")}
+CASES = {
+    "Li/100": (0.46, "smoke", "train"),
+    "Li/111": (0.54, "smoke", "test"),
+    "Li2O/110@0.25": (0.91, "full", ""),
+}
 
 
 def result(folder, name, values, functional="PBE", label=None, control=False):
@@ -23,13 +26,30 @@ def result(folder, name, values, functional="PBE", label=None, control=False):
         reference, tier, split = CASES[case]
         failed = isinstance(value, str)
         tags = {"scored": True, "tiers": {"static": tier, "relaxed": "full"}, "source_split": split}
-        records.append(Record(
-            task="surface_energy", case=case, mode="static", calculator=name,
-            status=value if failed else "ok", value=None if failed else value,
-            detail="why <b>it</b> failed" if failed else "", input_hash=name + case,
-            reference=reference, uncertainty=0.05, unit="J/m²", atoms=6, tags=tags))
-    card = {"label": label or name, "functional": functional, "training_sets": ["MPtrj"],
-            "weights_licence": "MIT", "control": control}
+        records.append(
+            Record(
+                task="surface_energy",
+                case=case,
+                mode="static",
+                calculator=name,
+                status=value if failed else "ok",
+                value=None if failed else value,
+                detail="why <b>it</b> failed" if failed else "",
+                input_hash=name + case,
+                reference=reference,
+                uncertainty=0.05,
+                unit="J/m²",
+                atoms=6,
+                tags=tags,
+            )
+        )
+    card = {
+        "label": label or name,
+        "functional": functional,
+        "training_sets": ["MPtrj"],
+        "weights_licence": "MIT",
+        "control": control,
+    }
     return write_results(folder / f"{name}.json", CARD, {"name": name, "card": card}, records)
 
 
@@ -44,7 +64,11 @@ def test_rank_follows_the_penalised_error_and_the_functional(tmp_path):
     smoke, full = boards([read_result(path) for path in paths])
     assert (smoke.tier, full.tier) == ("smoke", "full")
     assert [(row.name, row.rank) for row in full.rows] == [
-        ("honest", 1), ("evasive", 2), ("other", None), ("zero", None)]
+        ("honest", 1),
+        ("evasive", 2),
+        ("other", None),
+        ("zero", None),
+    ]
     assert full.rows[1].scores.mae < full.rows[0].scores.mae
     assert full.rows[2].note == "r2SCAN against PBE"
     assert len(smoke.cases) == 2
@@ -72,8 +96,10 @@ def test_held_out_slabs_are_scored_apart(tmp_path):
 
 
 def test_page_and_table_show_the_same_numbers_and_need_no_network(tmp_path):
-    paths = [result(tmp_path, "x", {"Li/100": 0.4, "Li/111": 0.5}, label="<script>X</script>"),
-             result(tmp_path, "y", {"Li/100": 0.4, "Li/111": "not_converged"}, functional="r2SCAN")]
+    paths = [
+        result(tmp_path, "x", {"Li/100": 0.4, "Li/111": 0.5}, label="<script>X</script>"),
+        result(tmp_path, "y", {"Li/100": 0.4, "Li/111": "not_converged"}, functional="r2SCAN"),
+    ]
     page, table = report(paths, tmp_path / "out")
     html, text = page.read_text(encoding="utf-8"), table.read_text(encoding="utf-8")
     assert "<script>X" not in html

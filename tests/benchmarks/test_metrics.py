@@ -7,18 +7,33 @@ from mlip.benchmarks.record import Record
 
 
 def record(case, value, reference, scored=True):
-    return Record(task="t", case=case, mode="static", calculator="x",
-                  status="error" if value is None else "ok", input_hash=case, reference=reference,
-                  uncertainty=0.05, unit="J/m²", value=value, wall_time=2.0,
-                  tags={"scored": scored})
+    return Record(
+        task="t",
+        case=case,
+        mode="static",
+        calculator="x",
+        status="error" if value is None else "ok",
+        input_hash=case,
+        reference=reference,
+        uncertainty=0.05,
+        unit="J/m²",
+        value=value,
+        wall_time=2.0,
+        tags={"scored": scored},
+    )
 
 
 def test_scores_by_hand():
-    found = score([
-        record("A/100", 0.4, 0.5), record("A/110", 0.3, 0.6), record("A/111", 0.9, 0.8),
-        record("B/100", None, 0.7), record("B/110", -0.03, 0.01),
-        record("C/100", 9.0, 1.0, scored=False),
-    ])
+    found = score(
+        [
+            record("A/100", 0.4, 0.5),
+            record("A/110", 0.3, 0.6),
+            record("A/111", 0.9, 0.8),
+            record("B/100", None, 0.7),
+            record("B/110", -0.03, 0.01),
+            record("C/100", 9.0, 1.0, scored=False),
+        ]
+    )
     assert (found.n, found.n_ok, found.n_unscored) == (5, 4, 1)
     assert found.coverage == pytest.approx(0.8)
     assert found.mae == pytest.approx((0.1 + 0.3 + 0.1 + 0.04) / 4)
@@ -50,8 +65,12 @@ def test_ratio_keeps_its_sign():
 
 
 def test_facets_take_their_lowest_termination():
-    records = [record("A/100@0.1", 0.9, 0.9), record("A/100@0.2", 0.1, 0.1),
-               record("A/110@0.1", 0.5, 0.5), record("A/111@0.1", 0.7, 0.7)]
+    records = [
+        record("A/100@0.1", 0.9, 0.9),
+        record("A/100@0.2", 0.1, 0.1),
+        record("A/110@0.1", 0.5, 0.5),
+        record("A/111@0.1", 0.7, 0.7),
+    ]
     assert facet_order(records) == pytest.approx(1.0)
     assert facet_order(records[:3]) is None  # two facets have no order to speak of
 

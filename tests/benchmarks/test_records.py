@@ -9,10 +9,19 @@ from mlip.benchmarks.results import read_result, write_results
 
 
 def record(case="Li/100", value=0.5, **changes):
-    fields = {"task": "surface_energy", "case": case, "mode": "static", "calculator": "x",
-              "status": "ok" if value is not None else "error", "input_hash": case,
-              "reference": 0.4, "uncertainty": 0.05, "unit": "J/m²", "value": value,
-              "tags": {"scored": True, "tiers": {"static": "smoke", "relaxed": "full"}}}
+    fields = {
+        "task": "surface_energy",
+        "case": case,
+        "mode": "static",
+        "calculator": "x",
+        "status": "ok" if value is not None else "error",
+        "input_hash": case,
+        "reference": 0.4,
+        "uncertainty": 0.05,
+        "unit": "J/m²",
+        "value": value,
+        "tags": {"scored": True, "tiers": {"static": "smoke", "relaxed": "full"}},
+    }
     return Record(**{**fields, **changes})
 
 

@@ -59,12 +59,15 @@ def test_unknown_elements_are_named(tmp_path):
     assert "does not know Li" in records[0].detail
 
 
-@pytest.mark.parametrize(("fault", "status", "text"), [
-    ("exit", "error", "exited with code 3"),
-    ("kill", "error", "ended by SIGKILL"),
-    ("nan", "nan", "non-finite energy"),
-    ("memory", "oom", "no memory left"),
-])
+@pytest.mark.parametrize(
+    ("fault", "status", "text"),
+    [
+        ("exit", "error", "exited with code 3"),
+        ("kill", "error", "ended by SIGKILL"),
+        ("nan", "nan", "non-finite energy"),
+        ("memory", "oom", "no memory left"),
+    ],
+)
 def test_a_fault_costs_its_own_row(tmp_path, fault, status, text):
     records = faulty(tmp_path, fault)
     assert [r.case for r in records] == ["Li/100", "Li/110", "Li/111", "Li/210"]
@@ -81,24 +84,35 @@ def test_a_hang_costs_its_own_row(tmp_path):
 
 
 def test_a_calculator_that_cannot_be_built_costs_its_rows_once(tmp_path):
-    records = run(tmp_path, "calculator=lennard_jones", "+calculator.build.nonsense=1", "limit=2",
-                  "calculator.build._target_=mlip.calculators.controls.Faulty")
+    records = run(
+        tmp_path,
+        "calculator=lennard_jones",
+        "+calculator.build.nonsense=1",
+        "limit=2",
+        "calculator.build._target_=mlip.calculators.controls.Faulty",
+    )
     assert [r.status for r in records] == ["error"] * 2
     assert records[0].detail.startswith("at construction: ValueError")
 
 
 def test_targets_outside_the_allow_list_are_refused_before_work(tmp_path):
-    config = compose("benchmark", overrides(tmp_path, "calculator=zero",
-                                            "calculator.build._target_=os.system"))
+    config = compose(
+        "benchmark", overrides(tmp_path, "calculator=zero", "calculator.build._target_=os.system")
+    )
     with pytest.raises(ValueError, match=r"only names that begin with mlip\.calculators"):
         plan(config)
 
 
-@pytest.mark.parametrize(("override", "text"), [
-    ("tier=smal", "unknown tier 'smal'"), ("modes=[statick]", "did you mean 'static'"),
-    ("timeout_s=0", "timeout_s is 0"), ("limit=-1", "limit is -1"),
-    ("task.property=os.system", "only functions of mlip.properties"),
-])
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("tier=smal", "unknown tier 'smal'"),
+        ("modes=[statick]", "did you mean 'static'"),
+        ("timeout_s=0", "timeout_s is 0"),
+        ("limit=-1", "limit is -1"),
+        ("task.property=os.system", "only functions of mlip.properties"),
+    ],
+)
 def test_wrong_values_are_named_before_work(tmp_path, override, text):
     with pytest.raises(ValueError, match=text):
         plan(compose("benchmark", overrides(tmp_path, "calculator=zero", override)))
@@ -142,10 +156,13 @@ def test_failures_are_kept_unless_a_retry_is_asked_for(tmp_path):
 
 def test_kill_of_the_runner_loses_no_finished_record(tmp_path):
     """Kill -9 while the third case hangs: two records stay, the worker ends, resume completes."""
-    arguments = overrides(tmp_path, *FAULTY, "+calculator.build.fault=hang",
-                          "+calculator.build.size=12", "limit=4")
-    script = ("from mlip.benchmarks import run_benchmark; from mlip.config import compose; "
-              f"run_benchmark(compose('benchmark', {arguments!r}))")
+    arguments = overrides(
+        tmp_path, *FAULTY, "+calculator.build.fault=hang", "+calculator.build.size=12", "limit=4"
+    )
+    script = (
+        "from mlip.benchmarks import run_benchmark; from mlip.config import compose; "
+        f"run_benchmark(compose('benchmark', {arguments!r}))"
+    )
     runner = subprocess.Popen([sys.executable, "-c", script])
     journal_path = tmp_path / "surface_energy/zero/records.jsonl"
     wait_for(lambda: journal_path.exists() and journal_path.read_bytes().count(b"\n") == 2)

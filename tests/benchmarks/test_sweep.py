@@ -21,8 +21,15 @@ def console():
 def test_cartesian_product_with_page_and_table(tmp_path):
     screen = console()
     written = cli_run(
-        ["task=surface_energy,grain_boundary_energy", "calculator=zero,raising", "limit=2",
-         "progress=false", f"output={tmp_path}/a=b, c"], screen)
+        [
+            "task=surface_energy,grain_boundary_energy",
+            "calculator=zero,raising",
+            "limit=2",
+            "progress=false",
+            f"output={tmp_path}/a=b, c",
+        ],
+        screen,
+    )
     folder = tmp_path / "a=b, c"
     assert written == [folder / "leaderboard.html", folder / "LEADERBOARD.md"]
     for task in ("surface_energy", "grain_boundary_energy"):
@@ -38,15 +45,21 @@ def test_cartesian_product_with_page_and_table(tmp_path):
     assert "| Always failing (control) | none | 0/2 |" in written[1].read_text()
 
 
-@pytest.mark.parametrize(("override", "text"), [
-    ("task=surface_enrgy", "there is no task 'surface_enrgy'; did you mean 'surface_energy'"),
-    ("calculator=zero,chgnet_0_3", "there is no calculator 'chgnet_0_3'; did you mean 'chgnet_0_"),
-    ("tiers=full", "unknown config key 'tiers'; did you mean 'tier'"),
-    ("calculator=", "calculator= is empty"),
-    ("surface_energy", "not of the form key=value"),
-    ("calculator=checkpoint", "checkpoint is null: give the file to score"),
-    ("calculator=zero,zero", "name each calculator once"),
-])
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("task=surface_enrgy", "there is no task 'surface_enrgy'; did you mean 'surface_energy'"),
+        (
+            "calculator=zero,chgnet_0_3",
+            "there is no calculator 'chgnet_0_3'; did you mean 'chgnet_0_",
+        ),
+        ("tiers=full", "unknown config key 'tiers'; did you mean 'tier'"),
+        ("calculator=", "calculator= is empty"),
+        ("surface_energy", "not of the form key=value"),
+        ("calculator=checkpoint", "checkpoint is null: give the file to score"),
+        ("calculator=zero,zero", "name each calculator once"),
+    ],
+)
 def test_wrong_input_is_answered_before_any_work(tmp_path, override, text):
     with pytest.raises(ValueError, match=text):
         cli_run(["calculator=zero", override, f"output={tmp_path / 'out'}"], console())
@@ -72,8 +85,10 @@ def test_damaged_and_foreign_checkpoints_are_refused_before_work(tmp_path):
 def test_a_checkpoint_fills_its_own_card(tmp_path):
     path = tmp_path / "run" / "best.safetensors"
     path.parent.mkdir()
-    header = {"card": {"data": "mlearn_li", "level_of_theory": {"functional": "PBE"}},
-              "config": {"precision": "float32", "elements": ["Li"]}}
+    header = {
+        "card": {"data": "mlearn_li", "level_of_theory": {"functional": "PBE"}},
+        "config": {"precision": "float32", "elements": ["Li"]},
+    }
     save_file({"x": np.zeros((3, 4))}, path, metadata={"mlip": json.dumps(header)})
     card = plan_sweep(["calculator=checkpoint", f"checkpoint={path}"])[0].calculator["card"]
     assert card["label"] == "run/best"
@@ -98,8 +113,10 @@ def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
 
 
 def test_scoring_code_imports_no_torch():
-    code = ("import sys, mlip.properties.surface, mlip.properties.grain_boundary, mlip.benchmarks, "
-            "mlip.benchmarks.worker; print([m for m in ('torch', 'e3nn', 'lightning') "
-            "if m in sys.modules])")
+    code = (
+        "import sys, mlip.properties.surface, mlip.properties.grain_boundary, mlip.benchmarks, "
+        "mlip.benchmarks.worker; print([m for m in ('torch', 'e3nn', 'lightning') "
+        "if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -13,9 +13,17 @@ from mlip.testing.contract import example
 
 CONFIG = {
     "precision": "float64",
-    "backbone": {"_target_": "mlip.models.backbones.mace.Mace", "r_max": 4.0, "channels": 4,
-                 "max_l": 0, "max_ell": 2, "correlation": 2, "layers": 2,
-                 "average_neighbors": None, "radial_network": [8]},
+    "backbone": {
+        "_target_": "mlip.models.backbones.mace.Mace",
+        "r_max": 4.0,
+        "channels": 4,
+        "max_l": 0,
+        "max_ell": 2,
+        "correlation": 2,
+        "layers": 2,
+        "average_neighbors": None,
+        "radial_network": [8],
+    },
     "heads": {"energy": {"_target_": "mlip.models.heads.energy.Energy"}},
 }
 

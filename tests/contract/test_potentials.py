@@ -9,7 +9,11 @@ from mlip.models.build import build, resolve
 from mlip.testing import contract
 
 ELEMENTS = ["Li", "O"]
-CASES = [(model, backbone) for model in config.options("model") for backbone in config.options("backbone")]
+CASES = [
+    (model, backbone)
+    for model in config.options("model")
+    for backbone in config.options("backbone")
+]
 SMALL = {"channels": 8, "radial_network": [16], "r_max": 4.0}
 
 
@@ -39,8 +43,13 @@ def test_the_potential_feels_its_neighbours(case, atoms):
 
 @pytest.mark.parametrize(
     "check",
-    [contract.check_forces, contract.check_stress, contract.check_symmetries,
-     contract.check_batching, contract.check_extensive],
+    [
+        contract.check_forces,
+        contract.check_stress,
+        contract.check_symmetries,
+        contract.check_batching,
+        contract.check_extensive,
+    ],
 )
 def test_contract(case, atoms, check):
     check(case[0], atoms)

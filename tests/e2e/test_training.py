@@ -14,15 +14,25 @@ import pytest
 from mlip.data.card import load_frames
 
 ROOT = Path(__file__).parents[2]
-TINY = ["model.backbone.channels=4", "model.backbone.max_ell=1", "model.backbone.radial_network=[8]",
-        "model.backbone.r_max=4.0", "threads=1", "trainer=cpu"]
+TINY = [
+    "model.backbone.channels=4",
+    "model.backbone.max_ell=1",
+    "model.backbone.radial_network=[8]",
+    "model.backbone.r_max=4.0",
+    "threads=1",
+    "trainer=cpu",
+]
 pytestmark = pytest.mark.mace
 
 
 def train(*overrides, **options):
     return subprocess.run(
-        [sys.executable, "train.py", *TINY, *overrides], cwd=ROOT, capture_output=True, text=True,
-        check=False, **options,
+        [sys.executable, "train.py", *TINY, *overrides],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
     )
 
 
@@ -36,8 +46,15 @@ def finished(tmp_path_factory):
 
 def test_the_run_folder_is_complete(finished):
     folder, result = finished
-    for name in ("config.yaml", "metrics.csv", "best.safetensors", "last.safetensors", "last.ckpt",
-                 "summary.json", "report.html"):
+    for name in (
+        "config.yaml",
+        "metrics.csv",
+        "best.safetensors",
+        "last.safetensors",
+        "last.ckpt",
+        "summary.json",
+        "report.html",
+    ):
         assert (folder / name).stat().st_size > 0, name
     assert "report.html" in result.stdout
     rows = (folder / "metrics.csv").read_text().splitlines()
@@ -85,8 +102,12 @@ def test_resume_with_another_config_is_refused(finished):
 
 def test_start_from_a_trained_potential(finished, tmp_path):
     folder, _ = finished
-    result = train("trainer.max_epochs=1", f"start={folder}/best.safetensors", f"output={tmp_path}/fine",
-                   "optimizer.lr=1e-4")
+    result = train(
+        "trainer.max_epochs=1",
+        f"start={folder}/best.safetensors",
+        f"output={tmp_path}/fine",
+        "optimizer.lr=1e-4",
+    )
     assert result.returncode == 0, result.stderr
     first = json.loads((folder / "summary.json").read_text())["errors"]
     second = json.loads((tmp_path / "fine" / "summary.json").read_text())["errors"]
@@ -97,12 +118,17 @@ def test_start_from_a_trained_potential(finished, tmp_path):
 def test_kill_and_resume_lose_at_most_an_epoch(tmp_path):
     folder = tmp_path / "killed"
     overrides = ["trainer.max_epochs=6", f"output={folder}", "resume=auto"]
-    process = subprocess.Popen([sys.executable, "train.py", *TINY, *overrides], cwd=ROOT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *TINY, *overrides],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     metrics = folder / "metrics.csv"
     deadline = time.time() + 240
     while time.time() < deadline and not (
-        metrics.is_file() and len(metrics.read_text().splitlines()) >= 3
+        metrics.is_file()
+        and len(metrics.read_text().splitlines()) >= 3
         and (folder / "last.ckpt").is_file()
     ):
         time.sleep(0.05)
@@ -120,7 +146,10 @@ def test_kill_and_resume_lose_at_most_an_epoch(tmp_path):
 BAD = {
     "unknown key": (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
     "unknown option": (["loss=hubber"], "did you mean 'huber'"),
-    "missing file": (["data=extxyz", "data.path=nowhere.extxyz", "data.units=ase"], "nowhere.extxyz"),
+    "missing file": (
+        ["data=extxyz", "data.path=nowhere.extxyz", "data.units=ase"],
+        "nowhere.extxyz",
+    ),
     "undeclared path": (["data=extxyz", "data.units=ase"], "data.path"),
     "undeclared units": (["data=extxyz", "data.path=README.md"], "data.units"),
     "missing references": (["energy_references={O: -4.0}"], "Li"),
@@ -155,11 +184,17 @@ def test_bad_frames_are_named(tmp_path):
     images[3].positions[1] = images[3].positions[0] + 0.1
     for atoms, frame in zip(images, frames, strict=True):
         atoms.calc = SinglePointCalculator(
-            atoms, energy=float(frame.labels["energy"]), forces=frame.labels["forces"])
+            atoms, energy=float(frame.labels["energy"]), forces=frame.labels["forces"]
+        )
     ase.io.write(tmp_path / "bad.extxyz", images)
-    result = train("data=extxyz", f"data.path={tmp_path}/bad.extxyz", "data.units=ase",
-                   "data.source.test_fraction=0.0", "data.source.val_fraction=0.3",
-                   f"output={tmp_path}/out")
+    result = train(
+        "data=extxyz",
+        f"data.path={tmp_path}/bad.extxyz",
+        "data.units=ase",
+        "data.source.test_fraction=0.0",
+        "data.source.val_fraction=0.3",
+        f"output={tmp_path}/out",
+    )
     assert result.returncode == 2
     assert "#3" in result.stderr
     assert "0.3" in result.stderr

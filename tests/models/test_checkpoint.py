@@ -13,9 +13,17 @@ from mlip.testing.contract import example, predict
 
 CONFIG = {
     "precision": "float32",
-    "backbone": {"_target_": "mlip.models.backbones.mace.Mace", "r_max": 4.0, "channels": 4,
-                 "max_l": 0, "max_ell": 1, "correlation": 1, "layers": 1,
-                 "average_neighbors": None, "radial_network": [8]},
+    "backbone": {
+        "_target_": "mlip.models.backbones.mace.Mace",
+        "r_max": 4.0,
+        "channels": 4,
+        "max_l": 0,
+        "max_ell": 1,
+        "correlation": 1,
+        "layers": 1,
+        "average_neighbors": None,
+        "radial_network": [8],
+    },
     "heads": {"energy": {"_target_": "mlip.models.heads.energy.Energy"}},
 }
 
@@ -78,7 +86,7 @@ def rewrite(path, change):
 def test_a_target_outside_the_allow_list_is_never_built(saved):
     path, _ = saved
     rewrite(path, lambda header: header["config"]["heads"]["energy"].update(_target_="os.system"))
-    with pytest.raises(ValueError, match="os.system"):
+    with pytest.raises(ValueError, match=r"os\.system"):
         checkpoint.load(path)
 
 
@@ -111,5 +119,5 @@ def test_weights_that_do_not_fit_their_config(saved):
 
 
 def test_an_unknown_element_is_named(saved):
-    with pytest.raises(ValueError, match="does not know O, Cl; it was trained on Li|does not know Cl"):
+    with pytest.raises(ValueError, match="does not know Cl; it was trained on Li"):
         predict(saved[1], example(["Li", "Cl"]))

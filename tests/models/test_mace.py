@@ -20,9 +20,14 @@ pytestmark = pytest.mark.mace
 ENERGY, FORCE, STRESS = 1e-6, 1e-6, 1e-6  # eV, eV/Å, eV/Å³
 
 
-def mace_model(hidden="8x0e", first="RealAgnosticInteractionBlock",
-               later="RealAgnosticResidualInteractionBlock", repulsion=False, transform="None",
-               heads=None):
+def mace_model(
+    hidden="8x0e",
+    first="RealAgnosticInteractionBlock",
+    later="RealAgnosticResidualInteractionBlock",
+    repulsion=False,
+    transform="None",
+    heads=None,
+):
     modules = import_mace()
     from e3nn import o3
 
@@ -36,14 +41,27 @@ def mace_model(hidden="8x0e", first="RealAgnosticInteractionBlock",
             return modules.ScaleShiftMACE(
                 atomic_inter_scale=[0.7, 0.3][:many] if heads else 0.7,
                 atomic_inter_shift=[0.1, -0.2][:many] if heads else 0.1,
-                r_max=4.0, num_bessel=6, num_polynomial_cutoff=5, max_ell=2,
+                r_max=4.0,
+                num_bessel=6,
+                num_polynomial_cutoff=5,
+                max_ell=2,
                 interaction_cls=modules.interaction_classes[later],
                 interaction_cls_first=modules.interaction_classes[first],
-                num_interactions=2, num_elements=2, hidden_irreps=o3.Irreps(hidden),
-                MLP_irreps=o3.Irreps("16x0e"), avg_num_neighbors=11.0, atomic_numbers=[3, 8],
-                atomic_energies=np.array([[-1.0, -5.0]] * many) if heads else np.array([-1.0, -5.0]),
-                correlation=3, gate=torch.nn.functional.silu, pair_repulsion=repulsion,
-                distance_transform=transform, heads=heads, radial_MLP=[16, 16],
+                num_interactions=2,
+                num_elements=2,
+                hidden_irreps=o3.Irreps(hidden),
+                MLP_irreps=o3.Irreps("16x0e"),
+                avg_num_neighbors=11.0,
+                atomic_numbers=[3, 8],
+                atomic_energies=np.array([[-1.0, -5.0]] * many)
+                if heads
+                else np.array([-1.0, -5.0]),
+                correlation=3,
+                gate=torch.nn.functional.silu,
+                pair_repulsion=repulsion,
+                distance_transform=transform,
+                heads=heads,
+                radial_MLP=[16, 16],
             )
     finally:
         torch.set_default_dtype(default)
@@ -54,8 +72,10 @@ VARIANTS = {
     "vectors": {"hidden": "8x0e+8x1o"},
     "repulsion-agnesi": {"hidden": "8x0e+8x1o", "repulsion": True, "transform": "Agnesi"},
     "residual": {"first": "RealAgnosticResidualInteractionBlock"},
-    "density": {"first": "RealAgnosticDensityInteractionBlock",
-                "later": "RealAgnosticDensityResidualInteractionBlock"},
+    "density": {
+        "first": "RealAgnosticDensityInteractionBlock",
+        "later": "RealAgnosticDensityResidualInteractionBlock",
+    },
     "heads": {"heads": ["pbe", "r2scan"], "repulsion": True},
 }
 
@@ -93,8 +113,16 @@ def test_scalar_convolution_equals_the_general_one(monkeypatch):
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         torch.manual_seed(0)
-        backbone = Mace(["Li", "O"], r_max=4.0, channels=8, max_l=0, max_ell=3, correlation=2,
-                        layers=2, average_neighbors=9.0)
+        backbone = Mace(
+            ["Li", "O"],
+            r_max=4.0,
+            channels=8,
+            max_l=0,
+            max_ell=3,
+            correlation=2,
+            layers=2,
+            average_neighbors=9.0,
+        )
         head = Energy(backbone.channels)
         torch.set_default_dtype(default)
         if scalar:

@@ -41,11 +41,17 @@ def test_against_the_published_formula(symbols, z):
     distance = 0.6
     length = 0.4543 * 0.529 / (z[0] ** 0.3 + z[1] ** 0.3)
     x = distance / length
-    phi = (0.1818 * np.exp(-3.2 * x) + 0.5099 * np.exp(-0.9423 * x)
-           + 0.2802 * np.exp(-0.4028 * x) + 0.02817 * np.exp(-0.2016 * x))
+    phi = (
+        0.1818 * np.exp(-3.2 * x)
+        + 0.5099 * np.exp(-0.9423 * x)
+        + 0.2802 * np.exp(-0.4028 * x)
+        + 0.02817 * np.exp(-0.2016 * x)
+    )
     reach = covalent_radii[z[0]] + covalent_radii[z[1]]
     envelope = float(polynomial_cutoff(torch.tensor(distance / reach, dtype=torch.float64), 6))
-    assert energy(symbols, distance) == pytest.approx(14.3996 * z[0] * z[1] / distance * phi * envelope)
+    assert energy(symbols, distance) == pytest.approx(
+        14.3996 * z[0] * z[1] / distance * phi * envelope
+    )
 
 
 def test_bonded_atoms_do_not_feel_it():

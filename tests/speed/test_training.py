@@ -23,7 +23,9 @@ def write(frames, path):
     for frame in frames:
         atoms = frame.atoms.copy()
         atoms.calc = SinglePointCalculator(
-            atoms, energy=float(frame.labels["energy"]), forces=frame.labels["forces"],
+            atoms,
+            energy=float(frame.labels["energy"]),
+            forces=frame.labels["forces"],
             stress=frame.labels["stress"],
         )
         images.append(atoms)
@@ -41,26 +43,59 @@ def files(tmp_path_factory):
 
 def ours(files, epochs, folder):
     return [
-        sys.executable, "train.py", "data=extxyz", "data.units=ase",
-        f"data.path={files}/train.extxyz", f"data.source.val={files}/valid.extxyz",
-        f"data.source.test={files}/valid.extxyz", f"data.batch_size={BATCH}", "~model.terms.zbl",
-        "trainer=cpu", f"trainer.max_epochs={epochs}", f"threads={THREADS}", f"output={folder}",
+        sys.executable,
+        "train.py",
+        "data=extxyz",
+        "data.units=ase",
+        f"data.path={files}/train.extxyz",
+        f"data.source.val={files}/valid.extxyz",
+        f"data.source.test={files}/valid.extxyz",
+        f"data.batch_size={BATCH}",
+        "~model.terms.zbl",
+        "trainer=cpu",
+        f"trainer.max_epochs={epochs}",
+        f"threads={THREADS}",
+        f"output={folder}",
     ]
 
 
 def theirs(files, epochs, folder):
     return [
-        str(Path(sys.executable).with_name("mace_run_train")), "--name=peer", f"--work_dir={folder}",
-        f"--train_file={files}/train.extxyz", f"--valid_file={files}/valid.extxyz",
-        "--energy_key=energy", "--forces_key=forces", "--stress_key=stress", "--E0s=average",
-        "--model=ScaleShiftMACE", "--interaction_first=RealAgnosticInteractionBlock",
-        "--interaction=RealAgnosticResidualInteractionBlock", "--hidden_irreps=32x0e",
-        "--max_ell=2", "--correlation=2", "--num_interactions=2", "--r_max=5.0",
-        "--num_radial_basis=8", "--loss=huber", "--compute_stress=True",
-        "--scaling=rms_forces_scaling", "--energy_weight=10", "--forces_weight=10",
-        "--stress_weight=100", f"--batch_size={BATCH}", f"--valid_batch_size={BATCH}",
-        f"--max_num_epochs={epochs}", "--lr=0.01", "--amsgrad", "--ema", "--ema_decay=0.99",
-        "--clip_grad=10", "--default_dtype=float32", "--device=cpu", "--seed=1",
+        str(Path(sys.executable).with_name("mace_run_train")),
+        "--name=peer",
+        f"--work_dir={folder}",
+        f"--train_file={files}/train.extxyz",
+        f"--valid_file={files}/valid.extxyz",
+        "--energy_key=energy",
+        "--forces_key=forces",
+        "--stress_key=stress",
+        "--E0s=average",
+        "--model=ScaleShiftMACE",
+        "--interaction_first=RealAgnosticInteractionBlock",
+        "--interaction=RealAgnosticResidualInteractionBlock",
+        "--hidden_irreps=32x0e",
+        "--max_ell=2",
+        "--correlation=2",
+        "--num_interactions=2",
+        "--r_max=5.0",
+        "--num_radial_basis=8",
+        "--loss=huber",
+        "--compute_stress=True",
+        "--scaling=rms_forces_scaling",
+        "--energy_weight=10",
+        "--forces_weight=10",
+        "--stress_weight=100",
+        f"--batch_size={BATCH}",
+        f"--valid_batch_size={BATCH}",
+        f"--max_num_epochs={epochs}",
+        "--lr=0.01",
+        "--amsgrad",
+        "--ema",
+        "--ema_decay=0.99",
+        "--clip_grad=10",
+        "--default_dtype=float32",
+        "--device=cpu",
+        "--seed=1",
         "--error_table=PerAtomRMSEstressvirials",
     ]
 
@@ -80,8 +115,10 @@ def test_training_throughput(files, tmp_path, record):
     for repeat in range(REPEATS):
         for name, command in (("mlip", ours), ("mace_run_train", theirs)):
             times = [
-                seconds(command(files, epochs, tmp_path / f"{name}{repeat}{epochs}"),
-                        tmp_path / f"{name}.log")
+                seconds(
+                    command(files, epochs, tmp_path / f"{name}{repeat}{epochs}"),
+                    tmp_path / f"{name}.log",
+                )
                 for epochs in (SHORT, LONG)
             ]
             rates[name].append(TRAIN * (LONG - SHORT) / (times[1] - times[0]))
@@ -90,5 +127,9 @@ def test_training_throughput(files, tmp_path, record):
     record(
         "training throughput, MACE 32x0e on lithium",
         statistics.median(rates["mlip"]) / statistics.median(rates["mace_run_train"]),
-        unit="x", target=1.0, better="higher", peer="mace_run_train 0.3.16", threads=THREADS,
+        unit="x",
+        target=1.0,
+        better="higher",
+        peer="mace_run_train 0.3.16",
+        threads=THREADS,
     )

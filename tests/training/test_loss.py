@@ -13,8 +13,12 @@ from mlip.units import GPA_PER_EV_A3
 
 def batch(*labels):
     graphs = [
-        from_atoms(Atoms(f"Li{n}", positions=np.arange(3 * n).reshape(n, 3), cell=[9, 9, 9], pbc=True),
-                   2.0, label, ("energy", "forces", "stress"))
+        from_atoms(
+            Atoms(f"Li{n}", positions=np.arange(3 * n).reshape(n, 3), cell=[9, 9, 9], pbc=True),
+            2.0,
+            label,
+            ("energy", "forces", "stress"),
+        )
         for n, label in labels
     ]
     return collate(graphs)
@@ -30,7 +34,9 @@ def test_energy_is_compared_per_atom():
     assert total == pytest.approx(2 * 0.5**2 / 2)
 
 
-@pytest.mark.parametrize(("function", "expected"), [("mse", 4.0), ("mae", 2.0), ("huber", 0.5 * (2.0 - 0.25))])
+@pytest.mark.parametrize(
+    ("function", "expected"), [("mse", 4.0), ("mae", 2.0), ("huber", 0.5 * (2.0 - 0.25))]
+)
 def test_functions(function, expected):
     term = PropertyLoss(1.0, function, delta=0.5)
     value, count = term(torch.tensor([2.0, 9.0]), torch.tensor([0.0, torch.nan]))
@@ -74,7 +80,9 @@ def test_nonsense_is_refused(make, message):
 def test_running_errors_have_units_and_masks():
     forces = np.zeros((2, 3))
     forces[0, 0] = np.nan
-    data = batch((2, {"energy": 1.0, "forces": forces}), (1, {"energy": 0.0, "stress": np.zeros((3, 3))}))
+    data = batch(
+        (2, {"energy": 1.0, "forces": forces}), (1, {"energy": 0.0, "stress": np.zeros((3, 3))})
+    )
     outputs = {
         "energy": torch.tensor([1.02, 0.01], dtype=torch.float64),
         "forces": torch.full((3, 3), 0.1, dtype=torch.float64),

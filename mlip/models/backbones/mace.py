@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from ase.data import atomic_numbers
-from torch import Tensor, nn
+from torch import nn
 
 from mlip.graph import Geometry
 from mlip.models.backbone import Backbone, Features
@@ -39,7 +39,7 @@ class Mace(Backbone):
         ValueError: If ``average_neighbors`` is missing or a name is unknown to mace-torch.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the published hyper-parameters of the architecture
         self,
         elements: Sequence[str],
         *,
@@ -65,19 +65,29 @@ class Mace(Backbone):
         modules = import_mace()
         from e3nn import o3
 
-        hidden = o3.Irreps([(channels, (l, (-1) ** l)) for l in range(max_l + 1)])
+        hidden = o3.Irreps([(channels, (degree, (-1) ** degree)) for degree in range(max_l + 1)])
         numbers = [atomic_numbers[symbol] for symbol in elements]
         with quiet_third_party():
             network = modules.MACE(
-                r_max=r_max, num_bessel=radial_functions, num_polynomial_cutoff=cutoff_power,
-                max_ell=max_ell, num_interactions=layers, num_elements=len(numbers),
+                r_max=r_max,
+                num_bessel=radial_functions,
+                num_polynomial_cutoff=cutoff_power,
+                max_ell=max_ell,
+                num_interactions=layers,
+                num_elements=len(numbers),
                 interaction_cls_first=_block(modules, interaction_first),
                 interaction_cls=_block(modules, interaction),
-                hidden_irreps=hidden, MLP_irreps=o3.Irreps("1x0e"), atomic_numbers=numbers,
-                atomic_energies=torch.zeros(len(numbers)), avg_num_neighbors=float(average_neighbors),
-                correlation=correlation, gate=torch.nn.functional.silu,
-                radial_MLP=list(radial_network), radial_type="bessel",
-                distance_transform=distance_transform, apply_cutoff=apply_cutoff,
+                hidden_irreps=hidden,
+                MLP_irreps=o3.Irreps("1x0e"),
+                atomic_numbers=numbers,
+                atomic_energies=torch.zeros(len(numbers)),
+                avg_num_neighbors=float(average_neighbors),
+                correlation=correlation,
+                gate=torch.nn.functional.silu,
+                radial_MLP=list(radial_network),
+                radial_type="bessel",
+                distance_transform=distance_transform,
+                apply_cutoff=apply_cutoff,
                 use_reduced_cg=reduced_products,
             )
         self.r_max = float(r_max)
@@ -115,8 +125,12 @@ class Mace(Backbone):
             zip(self.interactions, self.products, self.channels, strict=True)
         ):
             message, skip = interaction(
-                node_attrs=species, node_feats=nodes, edge_attrs=edge_attributes,
-                edge_feats=edge_features, edge_index=edge_index, cutoff=cutoff,
+                node_attrs=species,
+                node_feats=nodes,
+                edge_attrs=edge_attributes,
+                edge_feats=edge_features,
+                edge_index=edge_index,
+                cutoff=cutoff,
                 first_layer=layer == 0,
             )
             nodes = product(node_feats=message, sc=skip, node_attrs=species)
@@ -128,7 +142,8 @@ class Mace(Backbone):
 def _is_scalar(block: Any) -> bool:
     """Whether a block sends scalars only, with weights from the radial functions only."""
     plain = type(block).__name__ in (
-        "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
+        "RealAgnosticInteractionBlock",
+        "RealAgnosticResidualInteractionBlock",
     )
     return plain and all(irrep.l == 0 and irrep.p == 1 for _, irrep in block.edge_irreps)
 
