@@ -39,11 +39,31 @@ class Evaluation:
     @property
     def errors(self) -> Errors:
         """Errors over all frames; a frame that failed counts as missing."""
+        return self._errors_of(range(len(self.frames)))
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each frame (``info["group"]``: AIMD, surface, ...), empty where unnamed."""
+        return [str(frame.info.get("group", "")) for frame in self.frames]
+
+    def group_errors(self) -> dict[str, Errors]:
+        """Return the errors of each group of frames, if there are at least two.
+
+        Aligned energies use the shifts of all frames, so that groups stay comparable.
+        """
+        names = sorted(set(self.groups))
+        if len(names) < 2:
+            return {}
+        members = {name: [i for i, own in enumerate(self.groups) if own == name] for name in names}
+        return {name: self._errors_of(indices) for name, indices in members.items()}
+
+    def _errors_of(self, indices: Sequence[int]) -> Errors:
         values: dict[str, float] = {}
         used: dict[str, int] = {}
         missing: dict[str, int] = {}
         for quantity in QUANTITIES:
-            differences = self.differences(quantity)
+            everything = self.differences(quantity)
+            differences = [everything[index] for index in indices]
             values |= summarise(quantity, differences)
             used[quantity] = len(known_components(differences))
             missing[quantity] = sum(part is None for part in differences)
@@ -63,6 +83,8 @@ class Evaluation:
         frame, prediction = self.frames[index], self.predictions[index]
         if name not in frame.labels or name not in prediction:
             return None
+        if name == "stress" and not frame.atoms.pbc.all():
+            return None  # the volume of a slab or a molecule is a choice, and so is its stress
         size = len(frame) if name == "energy" else 1
         label, value = (np.asarray(one[name], dtype=float) for one in (frame.labels, prediction))
         return label / size, value / size
@@ -128,9 +150,12 @@ def _predict(
 
 def _single(calculator: BaseCalculator, atoms: Atoms) -> dict[str, np.ndarray] | str:
     atoms.calc = calculator
+    offered = getattr(calculator, "implemented_properties", PREDICTED)
     try:
-        result = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
-        if atoms.pbc.all() and "stress" in calculator.implemented_properties:  # type: ignore[attr-defined]
+        result = {"energy": atoms.get_potential_energy()}
+        if "forces" in offered:
+            result["forces"] = atoms.get_forces()
+        if "stress" in offered and atoms.pbc.all():
             result["stress"] = voigt_6_to_full_3x3_stress(atoms.get_stress())
     except Exception as error:  # a failure becomes a recorded row
         return _message(error)

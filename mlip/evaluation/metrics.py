@@ -70,6 +70,10 @@ def align(
     Args:
         structures: Structures of the frames.
         differences: Predicted minus labelled energy per atom, eV; None where missing.
+
+    Returns:
+        What remains of each difference; None for all if there are no more frames than shifts,
+        because then the shifts explain anything and a remainder of zero would say nothing.
     """
     known = [i for i, value in enumerate(differences) if value is not None and np.isfinite(value)]
     aligned: list[np.ndarray | None] = [None] * len(differences)
@@ -79,7 +83,9 @@ def align(
     elements = np.unique(np.concatenate(numbers))
     fractions = np.array([[np.mean(atoms == z) for z in elements] for atoms in numbers])
     energies = np.array([float(differences[i]) for i in known])  # type: ignore[arg-type]
-    shift, *_ = np.linalg.lstsq(fractions, energies, rcond=None)
+    shift, _, rank, _ = np.linalg.lstsq(fractions, energies, rcond=None)
+    if len(known) <= rank:
+        return aligned
     for i, value in zip(known, energies - fractions @ shift, strict=True):
         aligned[i] = np.asarray(value)
     return aligned

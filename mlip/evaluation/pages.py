@@ -38,6 +38,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
         "errors": dict(errors.values),
         "components": dict(errors.used),
         "frames_without": dict(errors.missing),
+        "groups": {
+            name: {"errors": dict(found.values), "components": dict(found.used)}
+            for name, found in evaluation.group_errors().items()
+        },
         "provenance": {**evaluation.provenance, **versions()},
     }
     write_text(folder / "metrics.json", json.dumps(content, indent=2))
@@ -45,7 +49,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
     images = {}
     for name, figure in parity_plots(evaluation).items():
         figures.save(figure, folder / f"parity_{name}.png")
-        images[name] = embedded(figure, evaluation, name)
+        images[name] = figures.svg(figure)
     return write_page(
         folder / "report.html",
         "evaluation.html",
@@ -53,6 +57,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
         frames=len(evaluation.frames),
         failures=failures(evaluation),
         rows=error_rows(evaluation),
+        groups=group_rows(evaluation),
         images=images,
         worst=worst(evaluation),
         provenance={**evaluation.provenance, **versions()},
@@ -64,23 +69,44 @@ def parity_plots(evaluation: Evaluation) -> dict[str, Figure]:
     plots = {}
     for name, (quantity, words, unit, factor) in PLOTS.items():
         pairs = [evaluation.pair(index, quantity) for index in range(len(evaluation.frames))]
-        known = [pair for pair in pairs if pair is not None]
+        known = {index: pair for index, pair in enumerate(pairs) if pair is not None}
         if not known:
             continue
         label, prediction = (
-            factor * np.concatenate([np.ravel(pair[side]) for pair in known]) for side in (0, 1)
+            factor * np.concatenate([np.ravel(pair[side]) for pair in known.values()])
+            for side in (0, 1)
         )
+        groups = [
+            name or "other"
+            for index, name in enumerate(evaluation.groups)
+            if index in known
+            for _ in range(np.size(known[index][0]))
+        ]
         plots[name] = figures.parity(
-            label, prediction, quantity=words, unit=unit, label=evaluation.label
+            label,
+            prediction,
+            quantity=words,
+            unit=unit,
+            label=evaluation.label,
+            groups=groups if 1 < len(set(groups)) <= len(figures.PALETTE) else None,
         )
     return plots
 
 
 def embedded(figure: Figure, evaluation: Evaluation, name: str) -> Markup:
-    """Return a figure to stand in a page: a drawing if it is light, else an image."""
-    if len(evaluation.frames) * 50 > 4000 and name == "forces":
-        return figures.png(figure, f"parity of {name}")
+    """Return a figure to stand in a page."""
     return figures.svg(figure)
+
+
+def group_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return the RMSE of each quantity in each group of frames; empty if there is one group."""
+    rows = []
+    for name, errors in evaluation.group_errors().items():
+        row: dict[str, Any] = {"group": name or "other", "frames": evaluation.groups.count(name)}
+        for quantity, (unit, _) in QUANTITIES.items():
+            row[quantity] = errors.values.get(f"{quantity}_rmse_{unit}")
+        rows.append(row)
+    return rows
 
 
 def error_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -16,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from mlip.data.frame import Frame
 from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.metrics import align, summarise
-from mlip.evaluation.pages import error_rows, worst
+from mlip.evaluation.pages import error_rows, group_rows, worst
 from mlip.units import GPA_PER_EV_A3
 
 
@@ -63,6 +64,47 @@ def test_missing_labels_are_counted():
     assert errors.missing["stress"] == 1
     assert errors.used["forces"] == 3 * (4 + 8 + 4 + 8) - 3
     assert errors.values["forces_max_meV_per_A"] == pytest.approx(50.0)
+
+
+def test_stress_counts_only_where_the_volume_means_something():
+    slab = frames(2)
+    slab[0].atoms.pbc = (True, True, False)
+    errors = evaluate(EMT(), slab, progress=False).errors
+    assert errors.used["stress"] == 9
+    assert errors.missing["stress"] == 1
+
+
+class EnergyOnly(Calculator):
+    implemented_properties = ("energy",)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": EMT().get_potential_energy(atoms)}
+
+
+def test_a_potential_without_forces_is_compared_by_its_energy():
+    evaluation = evaluate(EnergyOnly(), frames(2), progress=False)
+    assert evaluation.failures == {}
+    assert evaluation.errors.used == {
+        "energy_per_atom": 2,
+        "energy_per_atom_aligned": 2,
+        "forces": 0,
+        "stress": 0,
+    }
+
+
+def test_groups_have_errors_of_their_own(tmp_path):
+    good, bad = frames(3), frames(2, 0.0, 0.1)
+    named = [replace(frame, info={"group": "bulk"}) for frame in good]
+    named += [replace(frame, info={"group": "surface"}) for frame in bad]
+    evaluation = evaluate(EMT(), named, progress=False)
+    found = evaluation.group_errors()
+    assert found["bulk"].values["forces_mae_meV_per_A"] == pytest.approx(0.0, abs=1e-9)
+    assert found["surface"].values["forces_mae_meV_per_A"] == pytest.approx(100.0)
+    assert [row["frames"] for row in group_rows(evaluation)] == [3, 2]
+    text = evaluation.write(tmp_path).read_text()
+    assert "RMSE by group" in text
+    assert evaluate(EMT(), good, progress=False).group_errors() == {}
 
 
 class Moody(Calculator):
@@ -120,6 +162,13 @@ def test_alignment_removes_a_shift_of_each_element_only():
     shifts[0] = shifts[0] + 0.06
     assert max(abs(float(part)) for part in align(structures, shifts)) > 0.01
     assert align(structures, [None, None, None]) == [None, None, None]
+
+
+def test_alignment_that_could_explain_anything_says_nothing():
+    structures = [bulk("Cu"), bulk("Au"), bulk("Cu")]
+    assert align(structures[:2], [np.array(0.3), np.array(-0.1)]) == [None, None]
+    known = align(structures, [np.array(0.3), np.array(-0.1), np.array(0.1)])
+    assert [float(part) for part in known] == pytest.approx([0.1, 0.0, -0.1])
 
 
 def test_summary_of_hand_made_numbers():
