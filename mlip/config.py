@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -32,6 +32,21 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
             raise ValueError(_explain(name, error, overrides)) from error
 
 
+def require_complete(config: DictConfig) -> None:
+    """Refuse a config in which a value that only the user knows is still missing (``???``).
+
+    Raises:
+        ValueError: Naming every missing key.
+    """
+    content = _flat(OmegaConf.to_container(config, resolve=False))
+    missing = sorted(key for key, value in content.items() if value == "???")
+    if missing:
+        raise ValueError(
+            f"missing: {', '.join(missing)}; give {' '.join(f'{key}=…' for key in missing)} "
+            "(for a file of yours, mlip data inspect FILE shows its labels and units)"
+        )
+
+
 def options(group: str) -> list[str]:
     """Return the names one may type for a config group: the files of ``configs/<group>/``."""
     return sorted(path.stem for path in (paths.content("configs") / group).glob("*.yaml"))
@@ -55,17 +70,14 @@ def _explain(name: str, error: Exception, overrides: Sequence[str]) -> str:
 
 def _keys(name: str) -> list[str]:
     """Every dotted key of the default config, and the names of its groups."""
-    config = OmegaConf.to_container(compose(name), resolve=False)
-    found: list[str] = []
+    return list(_flat(OmegaConf.to_container(compose(name), resolve=False)))
 
-    def walk(node: object, prefix: str) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                found.append(f"{prefix}{key}")
-                walk(value, f"{prefix}{key}.")
 
-    walk(config, "")
+def _flat(node: object, prefix: str = "") -> dict[str, object]:
+    """Every key of a nested mapping by its dotted name."""
+    found: dict[str, object] = {}
+    if isinstance(node, dict):
+        for key, value in node.items():
+            found[f"{prefix}{key}"] = value
+            found |= _flat(value, f"{prefix}{key}.")
     return found
-
-
-__all__ = ["ConfigCompositionException", "compose", "options"]

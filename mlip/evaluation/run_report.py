@@ -24,25 +24,25 @@ def write_run_report(
         folder: Run folder.
         config_yaml: Resolved config.
         history: Rows of ``metrics.csv``.
-        evaluations: By split, best potential on frames that chose nothing; the first one leads.
+        evaluations: By split; the first, on frames that chose nothing, leads the page.
         summary: What ``summary.json`` says: ``data``, ``title``, ``frames``, ``epochs``,
             ``best_epoch``, ``timing``, ``references``, ``level_of_theory``, ``notes``.
 
     Returns:
         The path of the page.
     """
+    lead = next(iter(evaluations))
     parts = {
         split: {
             "rows": error_rows(evaluation),
             "failures": failures(evaluation),
             "frames": len(evaluation.frames),
-            "worst": worst(evaluation),
-            "images": {
-                name: embedded(figure, evaluation, name)
-                for name, figure in parity_plots(evaluation).items()
-            },
         }
         for split, evaluation in evaluations.items()
+    }
+    images = {
+        name: embedded(figure, evaluations[lead], name)
+        for name, figure in parity_plots(evaluations[lead]).items()
     }
     curves = {
         panel: figures.svg(figures.learning_curves(history, only=[panel]))
@@ -52,7 +52,10 @@ def write_run_report(
         folder / "report.html",
         "run_report.html",
         name=folder.name,
+        lead=lead,
         splits=parts,
+        images=images,
+        worst=worst(evaluations[lead]),
         curves=curves,
         summary=summary,
         config_yaml=config_yaml,

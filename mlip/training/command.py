@@ -4,11 +4,14 @@ import sys
 from collections.abc import Sequence
 
 import hydra
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 from rich.console import Console
 
 from mlip import config as configs
 from mlip import paths
+
+_FOR_THE_USER = (ValueError, FileNotFoundError, ModuleNotFoundError)
 
 
 def cli_run(arguments: Sequence[str]) -> int:
@@ -26,8 +29,15 @@ def cli_run(arguments: Sequence[str]) -> int:
         from mlip.training.run import run
 
         try:
+            configs.require_complete(config)
             folder = run(config)
-        except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        except InstantiationException as error:  # hydra wraps what a constructor refused
+            cause = error.__cause__ or error
+            if not isinstance(cause, _FOR_THE_USER):
+                raise
+            failed.append(cause)
+            return
+        except _FOR_THE_USER as error:
             failed.append(error)
             return
         Console(highlight=False).print(

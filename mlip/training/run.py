@@ -60,7 +60,7 @@ def run(config: DictConfig) -> Path:
         config.ema_decay,
     )
     started = time.perf_counter()
-    first = trainer.current_epoch
+    done = len(read_history(folder / "metrics.csv")) if resume else 0
     trainer.fit(
         module,
         loader(
@@ -76,7 +76,7 @@ def run(config: DictConfig) -> Path:
     )
     seconds = time.perf_counter() - started
     if trainer.is_global_zero:
-        epochs = max(trainer.current_epoch - first, 1)
+        epochs = max(trainer.current_epoch - done, 1)
         timing = {
             "seconds": round(seconds, 1),
             "threads": threads,
@@ -171,16 +171,19 @@ def _announce(setup: Setup, threads: int) -> None:
 def _report(
     config: DictConfig, folder: Path, setup: Setup, best: SaveBest, timing: Mapping[str, Any]
 ) -> None:
-    split = "test" if setup.splits.test else "val"
-    frames = setup.splits.test or setup.splits.val
     calculator = MlipCalculator(folder / "best.safetensors", device=_device(config))
-    evaluation = evaluate(calculator, frames, label=f"{folder.name} on {split} frames")
-    evaluation.write(folder / split)
+    groups = {"test": setup.splits.test, "val": setup.splits.val, "train": setup.splits.train}
+    evaluations = {
+        split: evaluate(calculator, frames, label=f"{folder.name} on {split} frames")
+        for split, frames in groups.items()
+        if frames
+    }
+    for split, evaluation in evaluations.items():
+        evaluation.write(folder / split)
     summary = {
         "epochs": int(read_history(folder / "metrics.csv")[-1]["epoch"]) + 1,
         "best_epoch": best.best_epoch + 1,
-        "split": split,
-        "errors": dict(evaluation.errors.values),
+        "errors": {split: dict(found.errors.values) for split, found in evaluations.items()},
         "timing": dict(timing),
         "references": dict(setup.references.values),
         "notes": [note for note in (setup.references.note,) if note],
@@ -190,7 +193,7 @@ def _report(
         folder,
         config_yaml=_resolved(config),
         history=read_history(folder / "metrics.csv"),
-        evaluations={split: evaluation},
+        evaluations=evaluations,
         summary=summary,
     )
     partial = folder / f".{FINISHED}.partial"

@@ -62,6 +62,7 @@ def test_the_run_folder_is_complete(finished):
     assert "val/forces_rmse_meV_per_A" in rows[0]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["frames"]["test"] == 29
+    assert set(summary["errors"]) == {"train", "val", "test"}
     assert summary["frames"]["train"] + summary["frames"]["val"] == 241
 
 
@@ -109,8 +110,8 @@ def test_start_from_a_trained_potential(finished, tmp_path):
         "optimizer.lr=1e-4",
     )
     assert result.returncode == 0, result.stderr
-    first = json.loads((folder / "summary.json").read_text())["errors"]
-    second = json.loads((tmp_path / "fine" / "summary.json").read_text())["errors"]
+    first = json.loads((folder / "summary.json").read_text())["errors"]["test"]
+    second = json.loads((tmp_path / "fine" / "summary.json").read_text())["errors"]["test"]
     key = "forces_rmse_meV_per_A"
     assert second[key] < 1.1 * first[key]  # it went on from there, not from scratch
 

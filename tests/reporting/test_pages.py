@@ -67,7 +67,8 @@ def test_inline_drawings_share_a_page():
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(0.0123456, "0.0123"), (1234567, "1\u202f234\u202f567"), (-2.5, "\u22122.50"),
-     (None, "\u2013"), (float("nan"), "\u2013"), (1e-9, "1.00e\u221209"), ("text", "text"), (0, "0")],
+     (None, "\u2013"), (float("nan"), "\u2013"), (1e-9, "1.00e\u221209"),
+     ("text", "text"), (0, "0")],
 )  # fmt: skip
 def test_numbers(value, shown):
     assert number(value) == shown
