@@ -29,8 +29,9 @@ def cli_run(overrides: Sequence[str]) -> Path:
     """Evaluate as ``configs/evaluate.yaml`` and the overrides say; return the report.
 
     Raises:
-        ValueError: For a bad option, unreadable data, or elements that the potential lacks; all
-            before the first prediction.
+        ValueError: For a bad option, unreadable data, or elements that the potential lacks, all
+            before the first prediction; and after the report, if the potential failed on every
+            frame.
     """
     config = configs.compose("evaluate", overrides)
     _check_choice(config)
@@ -42,8 +43,15 @@ def cli_run(overrides: Sequence[str]) -> Path:
     if known:
         require(check_elements(frames, sorted(known)))
     evaluation = evaluate(calculator, frames, label=label)
-    evaluation = replace(evaluation, provenance={**evaluation.provenance, **origin})
+    potential = {"potential": label, "functional": card.get("functional")}
+    provenance = {**potential, **evaluation.provenance, **origin}
+    evaluation = replace(evaluation, provenance=provenance)
     page = evaluation.write(config.output)
+    if len(evaluation.failures) == len(frames):
+        raise ValueError(
+            f"{label} failed on each of the {len(frames)} frames, first with "
+            f"{evaluation.failures[0]}; {page} lists them"
+        )
     _print(evaluation, page)
     return page
 
@@ -75,7 +83,9 @@ def _calculator(config: DictConfig) -> tuple[BaseCalculator, str, dict[str, Any]
     if config.checkpoint is not None:
         from mlip.calculators.checkpoint import MlipCalculator
 
-        return MlipCalculator(config.checkpoint, config.device), Path(config.checkpoint).stem, {}
+        path = Path(config.checkpoint)
+        label = "/".join(part for part in (path.resolve().parent.name, path.stem) if part)
+        return MlipCalculator(path, config.device), label, {}
     content: dict[str, Any] = OmegaConf.to_container(config.calculator, resolve=True)  # type: ignore[assignment]
     return build_calculator(content["build"]), content["card"]["label"], content["card"]
 

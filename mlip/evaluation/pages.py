@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mlip.evaluation.evaluate import Evaluation
@@ -69,18 +68,17 @@ def parity_plots(evaluation: Evaluation) -> dict[str, Figure]:
     plots = {}
     for name, (quantity, words, unit, factor) in PLOTS.items():
         pairs = [evaluation.pair(index, quantity) for index in range(len(evaluation.frames))]
-        known = {index: pair for index, pair in enumerate(pairs) if pair is not None}
-        if not known:
+        if not any(pairs):
             continue
+        # A frame without the label leaves no point, but its group keeps its colour in every plot.
+        known = [pair or (np.array(np.nan), np.array(np.nan)) for pair in pairs]
         label, prediction = (
-            factor * np.concatenate([np.ravel(pair[side]) for pair in known.values()])
-            for side in (0, 1)
+            factor * np.concatenate([np.ravel(pair[side]) for pair in known]) for side in (0, 1)
         )
         groups = [
             name or "other"
-            for index, name in enumerate(evaluation.groups)
-            if index in known
-            for _ in range(np.size(known[index][0]))
+            for name, pair in zip(evaluation.groups, known, strict=True)
+            for _ in range(np.size(pair[0]))
         ]
         plots[name] = figures.parity(
             label,
@@ -91,11 +89,6 @@ def parity_plots(evaluation: Evaluation) -> dict[str, Figure]:
             groups=groups if 1 < len(set(groups)) <= len(figures.PALETTE) else None,
         )
     return plots
-
-
-def embedded(figure: Figure, evaluation: Evaluation, name: str) -> Markup:
-    """Return a figure to stand in a page."""
-    return figures.svg(figure)
 
 
 def group_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from mlip.evaluation.evaluate import Evaluation
-from mlip.evaluation.pages import embedded, error_rows, failures, parity_plots, versions, worst
+from mlip.evaluation.pages import (
+    error_rows,
+    failures,
+    group_rows,
+    parity_plots,
+    versions,
+    worst,
+)
 from mlip.reporting import figures
 from mlip.reporting.html import write_page
 
@@ -40,10 +47,7 @@ def write_run_report(
         }
         for split, evaluation in evaluations.items()
     }
-    images = {
-        name: embedded(figure, evaluations[lead], name)
-        for name, figure in parity_plots(evaluations[lead]).items()
-    }
+    images = {name: figures.svg(figure) for name, figure in parity_plots(evaluations[lead]).items()}
     curves = {
         panel: figures.svg(figures.learning_curves(history, only=[panel]))
         for panel in figures.panels(history)
@@ -55,6 +59,7 @@ def write_run_report(
         lead=lead,
         splits=parts,
         images=images,
+        groups=group_rows(evaluations[lead]),
         worst=worst(evaluations[lead]),
         curves=curves,
         summary=summary,

@@ -1,6 +1,5 @@
 """Parity plots and learning curves, in one colour-blind-safe look; no state outside a figure."""
 
-import base64
 import hashlib
 import io
 import re
@@ -61,6 +60,8 @@ def parity(
             f"predictions, {len(groups or ())} groups; give one of each for each point"
         )
     keep = np.isfinite(reference) & np.isfinite(prediction)
+    # Looks are given out before points are left out: a group looks the same in every plot of a set.
+    looks = {name: i for i, name in enumerate(sorted(set(groups or ())))}
     names = None if groups is None else np.asarray(groups, dtype=object)[keep]
     reference, prediction = reference[keep], prediction[keep]
     figure = _figure(4.3, 4.3)
@@ -73,7 +74,7 @@ def parity(
         _corner(axes, "nothing to compare", 0.5, 0.5, "center")
         return figure
     _equal_axes(axes, reference, prediction)
-    _points(axes, reference, prediction, names)
+    _points(axes, reference, prediction, names, looks)
     factor, error_unit = (1000, f"m{unit}") if unit.startswith("eV") else (1, unit)
     error = factor * (prediction - reference)
     _corner(
@@ -144,15 +145,6 @@ def svg(figure: Figure) -> Markup:
     return Markup(text)
 
 
-def png(figure: Figure, alt: str, dpi: int = 160) -> Markup:
-    """Return the figure as an ``<img>`` with the PNG inside."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(alt, Markup(data))
-
-
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -186,7 +178,11 @@ def _equal_axes(axes: Axes, reference: np.ndarray, prediction: np.ndarray) -> No
 
 
 def _points(
-    axes: Axes, reference: np.ndarray, prediction: np.ndarray, names: np.ndarray | None
+    axes: Axes,
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    names: np.ndarray | None,
+    looks: Mapping[str, int],
 ) -> None:
     many = reference.size > _MANY
     if names is None and many:
@@ -205,24 +201,24 @@ def _points(
         )
         return
     style: dict[str, Any] = {
-        "s": 5 if many else 16 if reference.size > 400 else 26,
+        "s": 8 if many else 16 if reference.size > 400 else 26,
         "linewidths": 0,
         "rasterized": reference.size > 800,
         "zorder": 2,
-        "alpha": 0.35 if many else 0.55 if reference.size > 400 else 0.8,
+        "alpha": 0.5 if many else 0.55 if reference.size > 400 else 0.8,
     }
     if names is None:
         axes.scatter(reference, prediction, color=PALETTE[0], **style)
         return
     # The largest group first: a small group is then never hidden below it.
     groups, counts = np.unique(names.astype(str), return_counts=True)
-    for index, group in enumerate(groups[np.argsort(-counts, kind="stable")]):
+    for group in groups[np.argsort(-counts, kind="stable")]:
         chosen = names.astype(str) == group
         axes.scatter(
             reference[chosen],
             prediction[chosen],
-            color=PALETTE[index % len(PALETTE)],
-            marker=_MARKERS[index % len(_MARKERS)],
+            color=PALETTE[looks[group] % len(PALETTE)],
+            marker=_MARKERS[looks[group] % len(_MARKERS)],
             label=group,
             **style,
         )
@@ -233,6 +229,7 @@ def _points(
         labelcolor=INK,
         handletextpad=0.3,
         borderaxespad=0.2,
+        markerscale=(30 / style["s"]) ** 0.5,
     )
     for handle in legend.legend_handles:
         if handle is not None:

@@ -232,6 +232,13 @@ def test_the_command(file):
     assert (file / "out" / "report.html").is_file()
 
 
+def test_a_potential_that_always_fails_is_an_error_with_a_report(file):
+    result = run("calculator=raising", "frames=cu.extxyz", "units=ase", "output=out", cwd=file)
+    assert result.returncode == 2
+    assert "failed on each of the 3 frames" in result.stderr
+    assert "CalculatorError" in (file / "out" / "report.html").read_text()
+
+
 BAD = {
     "no potential": (["frames=cu.extxyz", "units=ase"], "neither was given"),
     "two potentials": (["frames=cu.extxyz", "calculator=emt", "checkpoint=x"], "both were given"),

@@ -46,6 +46,22 @@ def test_parity_of_nothing_and_of_unequal_arrays():
         figures.parity(np.zeros(2), np.zeros(1), quantity="energy", unit="eV", label="x")
 
 
+def test_a_group_looks_the_same_in_every_plot():
+    names = ["a", "b", "b", "c"]
+    colours = []
+    for missing in (0, 3):
+        values = np.arange(4.0)
+        values[missing] = np.nan
+        figure = figures.parity(
+            values, values, quantity="energy", unit="eV", label="x", groups=names
+        )
+        axes = figure.axes[0]
+        colours.append({c.get_label(): tuple(c.get_facecolor()[0]) for c in axes.collections})
+    assert colours[0]["b"] == colours[1]["b"]
+    assert "a" not in colours[0]
+    assert "c" not in colours[1]
+
+
 def test_learning_curves_have_a_panel_for_each_quantity_with_data():
     assert figures.panels(ROWS) == ["loss", "forces"]
     assert len(figures.learning_curves(ROWS).axes) == 2
