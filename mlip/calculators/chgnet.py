@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 from importlib.util import find_spec
 
 from ase.calculators.calculator import Calculator
@@ -29,6 +30,8 @@ def chgnet(version: str = "0.3.0", device: str = "cpu") -> Calculator:
             "the calculator chgnet needs the package chgnet: pip install 'mlip-suite[chgnet]'",
             name="chgnet",
         )
+    # its own conversion of volumes draws this notice from torch, once a process
+    warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its device; errors still raise
         from chgnet.model.dynamics import CHGNetCalculator
         from chgnet.model.model import CHGNet

@@ -6,16 +6,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mlip.evaluation.metrics import QUANTITIES
 from mlip.graph import AtomGraph
 from mlip.training.loss import per_atom
-from mlip.units import GPA_PER_EV_A3
 
-REPORTED = {
-    "energy": ("energy_per_atom", "meV", 1e3),
-    "forces": ("forces", "meV_per_A", 1e3),
-    "stress": ("stress", "GPa", GPA_PER_EV_A3),
-}
-"""Property -> name, unit and factor of its reported error."""
+REPORTED = {"energy": "energy_per_atom", "forces": "forces", "stress": "stress"}
+"""Property -> the quantity of ``mlip.evaluation.metrics`` that its errors are reported as."""
 
 
 class RunningErrors:
@@ -48,7 +44,8 @@ class RunningErrors:
         for name, count in self._count.items():
             if count == 0:
                 continue
-            label, unit, factor = REPORTED[name]
+            label = REPORTED[name]
+            unit, factor = QUANTITIES[label]
             result[f"{label}_mae_{unit}"] = factor * self._absolute[name] / count
             result[f"{label}_rmse_{unit}"] = factor * (self._squared[name] / count) ** 0.5
         return result
