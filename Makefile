@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-THREADS ?=
 
 export PYTHONUNBUFFERED = 1
 export MPLBACKEND = Agg

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlip import __version__
-from mlip.errors import suggest
+from mlip.errors import DivergedError, suggest
 
 USAGE = f"""mlip {__version__}: train, benchmark and deploy potentials for battery interfaces
 
@@ -35,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(HELP[verb])
             return
         code = VERBS[verb](rest)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ModuleNotFoundError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, DivergedError) else 2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

@@ -8,6 +8,10 @@ class UnsupportedElementError(ValueError):
     """A structure holds elements that the potential was not trained on."""
 
 
+class DivergedError(RuntimeError):
+    """A training whose errors are no longer numbers."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for near matches of ``name``, else the known names."""
     known = sorted(set(known) - {name})

@@ -1,6 +1,6 @@
 """AtomGraph: structures and neighbours as tensors; the only file that knows torch-geometric."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from ase import Atoms
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
@@ -127,6 +128,26 @@ def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:
     return Batch.from_data_list(list(graphs))  # type: ignore[return-value]
 
 
+class EpochSampler(Sampler[int]):
+    """A shuffled order that depends on seed and epoch only, so that a resumed run repeats it."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; Lightning calls this at its start."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+
 def loader(
     graphs: Sequence[AtomGraph],
     batch_size: int,
@@ -135,13 +156,11 @@ def loader(
     seed: int = 0,
     workers: int = 0,
 ) -> DataLoader:
-    """Return batches of graphs; the order is fixed by ``seed``."""
-    generator = torch.Generator().manual_seed(seed)
+    """Return batches of graphs; a shuffled order is fixed by ``seed`` and epoch."""
     return DataLoader(
-        list(graphs),
+        list(graphs),  # type: ignore[arg-type]
         batch_size=batch_size,
-        shuffle=shuffle,
-        generator=generator,  # type: ignore[arg-type]
+        sampler=EpochSampler(len(graphs), seed) if shuffle else None,
         num_workers=workers,
         persistent_workers=workers > 0,
     )

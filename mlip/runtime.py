@@ -1,6 +1,7 @@
 """The one place that tames the process: threads, unsafe loading, import order of e3nn and mace."""
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -35,9 +36,9 @@ def set_threads(threads: int | None = None) -> int:
     """
     if threads is None:
         threads = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
-    if threads < 1:
+    if not isinstance(threads, int) or threads < 1:
         raise ValueError(
-            f"threads is {threads}: give a whole number from 1, or null for every core"
+            f"threads is {threads!r}: give a whole number from 1, or null for every core"
         )
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
@@ -45,6 +46,33 @@ def set_threads(threads: int | None = None) -> int:
 
     torch.set_num_threads(threads)
     return threads
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine, or this PyTorch, does not have.
+
+    Raises:
+        ValueError: For a name other than ``cpu``, ``cuda``, ``cuda:N``, or a GPU not there.
+    """
+    if device == "cpu":
+        return
+    if not re.fullmatch(r"cuda(:\d+)?", str(device)):
+        raise ValueError(f"device is {device!r}: give cpu, cuda or cuda:N")
+    import torch
+
+    found = torch.cuda.device_count()
+    if found <= int(str(device).partition(":")[2] or 0):
+        raise ValueError(
+            f"device is {device!r}, but this PyTorch {torch.__version__} sees {found} GPUs: "
+            "give device=cpu, or install a PyTorch build for your GPU"
+        )
+
+
+def best_device() -> str:
+    """Return ``cuda`` if there is a GPU, else ``cpu``; MPS has no float64, which graphs need."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def import_e3nn() -> ModuleType:

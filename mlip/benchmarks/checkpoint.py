@@ -16,8 +16,10 @@ def checkpoint_card(path: Path) -> dict[str, Any]:
         state are absent.
 
     Raises:
-        ValueError: If the file is truncated, or no mlip checkpoint.
+        ValueError: If a file of mlip is truncated, or no mlip checkpoint.
     """
+    if path.suffix == ".model":  # of mace-torch: only the worker, which has torch, looks inside
+        return {"label": f"{path.parent.name}/{path.stem}"}
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})["mlip"])

@@ -135,7 +135,7 @@ def _row(
 
 
 def _ranked(rows: list[Row]) -> list[Row]:
-    """Sort by penalised error: a potential gains nothing by failing on the hard cases."""
+    """Sort by penalised error: a failed case counts as the prediction zero."""
 
     def key(row: Row) -> tuple[bool, bool, float]:
         penalised = row.scores.penalised_mae

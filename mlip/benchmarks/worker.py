@@ -24,7 +24,7 @@ from ase.io.jsonio import decode
 
 from mlip.calculators.build import build_calculator
 from mlip.errors import UnsupportedElementError
-from mlip.properties.excess import BulkReference, bulk_reference
+from mlip.properties.excess import BulkReference, Mode, bulk_reference
 from mlip.properties.relax import (
     ExplodedError,
     NonFiniteError,
@@ -53,21 +53,16 @@ class Session:
         self.protocol = Protocol(**job["protocol"])
         listed = getattr(self.calculator, "supported_elements", None) or job["elements"]
         self.elements = set(listed) if listed else None
-        self.references: dict[str, BulkReference] = {}
+        self.references: dict[str, BulkReference | Exception] = {}
 
     def run(self, case: dict[str, Any]) -> dict[str, Any]:
         """Return the result of one case: a value, or a status and why."""
         structure, bulk = _atoms(case["structure"]), _atoms(case["bulk"])
         try:
             self._check_elements(structure, bulk)
-            key = case["mode"] + case["bulk"]
-            if key not in self.references:
-                self.references[key] = bulk_reference(
-                    bulk, self.calculator, case["mode"], self.protocol
-                )
             found = self.property(
                 structure,
-                self.references[key],
+                self._reference(case["mode"] + case["bulk"], bulk, case["mode"]),
                 self.calculator,
                 mode=case["mode"],
                 protocol=self.protocol,
@@ -75,6 +70,18 @@ class Session:
         except Exception as error:  # a failure of a calculator is a row, whatever it is
             return failure(error)
         return {"status": "ok", "value": found.value, **_reached(found.result)}
+
+    def _reference(self, key: str, bulk: Atoms, mode: Mode) -> BulkReference:
+        """Compute each bulk once, also when it fails: the failure holds for all its cases."""
+        if key not in self.references:
+            try:
+                self.references[key] = bulk_reference(bulk, self.calculator, mode, self.protocol)
+            except PropertyError as error:
+                self.references[key] = error
+        reference = self.references[key]
+        if isinstance(reference, Exception):
+            raise reference
+        return reference
 
     def _check_elements(self, *structures: Atoms) -> None:
         if self.elements is None:

@@ -1,12 +1,11 @@
 """Build an ASE calculator from its config, from allow-listed packages only."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from ase.calculators.calculator import BaseCalculator
 
-from mlip.errors import suggest
+from mlip.locate import locate
 
 ALLOWED = ("mlip.calculators.", "ase.calculators.")
 """A ``_target_`` elsewhere is refused: a config file is data, not a way to run any function."""
@@ -62,7 +61,7 @@ def _build(node: Any) -> Any:
         arguments = {str(key): _build(value) for key, value in node.items() if key != "_target_"}
         if "_target_" not in node:
             return arguments
-        target = _locate(str(node["_target_"]))
+        target = locate(str(node["_target_"]), ALLOWED)
         try:
             return target(**arguments)
         except TypeError as error:
@@ -72,25 +71,3 @@ def _build(node: Any) -> Any:
     if isinstance(node, list | tuple):
         return [_build(value) for value in node]
     return node
-
-
-def _locate(target: str) -> Any:
-    module_name, _, name = target.rpartition(".")
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # a package that the calculator needs: its own message names it
-        raise ValueError(f"_target_ {target!r}: there is no module {error.name!r}") from error
-    # A name that the module merely imported (os, subprocess.run) is not one it offers.
-    found = getattr(module, name, None)
-    if not callable(found) or not str(getattr(found, "__module__", "")).startswith(ALLOWED):
-        known = [
-            key
-            for key, value in vars(module).items()
-            if callable(value) and getattr(value, "__module__", None) == module_name
-        ]
-        raise ValueError(
-            f"_target_ {target!r}: {module_name} offers no {name!r}{suggest(name, known)}"
-        )
-    return found

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
@@ -15,6 +14,7 @@ from mlip.keys import FIELDS
 from mlip.models.checkpoint import fingerprint
 from mlip.models.loading import load
 from mlip.models.potential import Potential
+from mlip.runtime import best_device
 
 
 class MlipCalculator(Calculator):
@@ -49,7 +49,7 @@ class MlipCalculator(Calculator):
     ) -> None:
         super().__init__(**kwargs)
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = best_device()
         self.path = Path(path)
         self.potential: Potential = load(path, device, head)
         self.checkpoint_hash = fingerprint(path)
@@ -76,6 +76,8 @@ class MlipCalculator(Calculator):
             For each structure ``energy`` (eV), ``energies`` (atoms,), ``forces`` (atoms, 3) eV/Å,
             ``stress`` (3, 3) eV/Å³ where the cell has a volume, and the outputs of other heads.
         """
+        if any(len(atoms) == 0 for atoms in structures):
+            raise ValueError("a structure has no atoms: nothing can be computed for it")
         results: list[dict[str, Any]] = []
         for group in self._groups(structures):
             results += self._evaluate(group)
@@ -104,7 +106,7 @@ class MlipCalculator(Calculator):
             parts = np.split(array, ends[:-1]) if per_atom else array
             for row, part in zip(rows, parts, strict=True):
                 row[name] = part if np.ndim(part) else float(part)
-        for row in rows:
-            if np.isnan(row["stress"]).any():
+        for row, atoms in zip(rows, structures, strict=True):
+            if atoms.cell.rank < 3:
                 del row["stress"]
         return rows

@@ -35,9 +35,10 @@ def cli_run(overrides: Sequence[str]) -> Path:
     """
     config = configs.compose("evaluate", overrides)
     _check_choice(config)
+    runtime.check_device(config.device)
+    runtime.set_threads(config.threads)
     frames, origin = _frames(config)
     require(check_splits({"": frames}, required=("energy",)))
-    runtime.set_threads(config.threads)
     calculator, label, card = _calculator(config)
     known = getattr(calculator, "supported_elements", None) or card.get("elements")
     if known:

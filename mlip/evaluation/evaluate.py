@@ -1,6 +1,6 @@
 """Predictions of any ASE calculator on labelled frames, and what is wrong with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mlip.evaluation.metrics import QUANTITIES, Errors, align, known_components,
 
 PREDICTED = ("energy", "forces", "stress")
 _BATCH = 16
+_MOST_GROUPS = 20
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Evaluation:
     @property
     def errors(self) -> Errors:
         """Errors over all frames; a frame that failed counts as missing."""
-        return self._errors_of(range(len(self.frames)))
+        return self._errors_of(self._all_differences(), range(len(self.frames)))
 
     @property
     def groups(self) -> list[str]:
@@ -47,23 +48,29 @@ class Evaluation:
         return [str(frame.info.get("group", "")) for frame in self.frames]
 
     def group_errors(self) -> dict[str, Errors]:
-        """Return the errors of each group of frames, if there are at least two.
+        """Return the errors of each group of frames, if there are some, but not a crowd.
 
         Aligned energies use the shifts of all frames, so that groups stay comparable.
         """
         names = sorted(set(self.groups))
-        if len(names) < 2:
+        if not 2 <= len(names) <= _MOST_GROUPS:
             return {}
+        everything = self._all_differences()
         members = {name: [i for i, own in enumerate(self.groups) if own == name] for name in names}
-        return {name: self._errors_of(indices) for name, indices in members.items()}
+        return {name: self._errors_of(everything, indices) for name, indices in members.items()}
 
-    def _errors_of(self, indices: Sequence[int]) -> Errors:
+    def _all_differences(self) -> dict[str, list[np.ndarray | None]]:
+        return {quantity: self.differences(quantity) for quantity in QUANTITIES}
+
+    @staticmethod
+    def _errors_of(
+        everything: Mapping[str, list[np.ndarray | None]], indices: Sequence[int]
+    ) -> Errors:
         values: dict[str, float] = {}
         used: dict[str, int] = {}
         missing: dict[str, int] = {}
-        for quantity in QUANTITIES:
-            everything = self.differences(quantity)
-            differences = [everything[index] for index in indices]
+        for quantity, parts in everything.items():
+            differences = [parts[index] for index in indices]
             values |= summarise(quantity, differences)
             used[quantity] = len(known_components(differences))
             missing[quantity] = sum(part is None for part in differences)

@@ -31,7 +31,7 @@ def write_run_report(
         folder: Run folder.
         config_yaml: Resolved config.
         history: Rows of ``metrics.csv``.
-        evaluations: By split; the first, on frames that chose nothing, leads the page.
+        evaluations: By split; the first leads the page: test frames, or validation frames without.
         summary: What ``summary.json`` says: ``data``, ``title``, ``frames``, ``epochs``,
             ``best_epoch``, ``timing``, ``references``, ``level_of_theory``, ``notes``.
 

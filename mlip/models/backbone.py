@@ -15,8 +15,8 @@ class Features:
 
     Args:
         invariant: One (atoms, channels) tensor a layer: what every head can read.
-        equivariant: One (atoms, irreps) tensor a layer, laid out as the backbone's
-            ``irreps`` say; empty for backbones without.
+        equivariant: One (atoms, irreps) tensor a layer, in the layout of the backbone; empty for
+            backbones without.
     """
 
     invariant: list[Float[Tensor, "atoms channels"]]
@@ -26,12 +26,11 @@ class Features:
 class Backbone(nn.Module, ABC):
     """Maps a graph to features.
 
-    Subclasses set ``r_max`` (Å), ``reach`` (Å: beyond it no atom can influence another) and
-    ``channels`` (number of invariants after each layer) and implement :meth:`forward`.
+    Subclasses set ``r_max`` (Å) and ``channels`` (number of invariants after each layer) and
+    implement :meth:`forward`.
     """
 
     r_max: float
-    reach: float
     channels: tuple[int, ...]
 
     @abstractmethod

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
+from mlip.locate import locate
+from mlip.models.backbone import Backbone
+from mlip.models.head import Head
 from mlip.models.potential import Potential
+from mlip.models.term import Term
 
 ALLOWED = ("mlip.models.backbones.", "mlip.models.heads.", "mlip.models.terms.")
 """Packages whose classes a checkpoint may name."""
@@ -52,33 +55,34 @@ def build(config: Mapping[str, Any]) -> Potential:
     for part in ("elements", "backbone", "heads"):
         if not config.get(part):
             raise ValueError(f"the model config has no {part!r}: a potential needs it")
-    _check_targets(config, "model")
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        backbone = instantiate(config["backbone"], elements=list(config["elements"]))
+        elements = list(config["elements"])
+        backbone = _part(config["backbone"], Backbone, "model.backbone", elements=elements)
         heads = {
-            name: instantiate(head, channels=backbone.channels)
+            name: _part(head, Head, f"model.heads.{name}", channels=backbone.channels)
             for name, head in config["heads"].items()
         }
-        terms = {name: instantiate(term) for name, term in (config.get("terms") or {}).items()}
-        potential = Potential(config["elements"], backbone, heads, terms)
+        terms = {
+            name: _part(term, Term, f"model.terms.{name}")
+            for name, term in (config.get("terms") or {}).items()
+        }
+        potential = Potential(elements, backbone, heads, terms)
     finally:
         torch.set_default_dtype(default)
     return potential.to_precision(PRECISIONS[precision])
 
 
-def _check_targets(node: Any, where: str) -> None:
-    if isinstance(node, Mapping):
-        target = node.get("_target_")
-        if target is not None and not str(target).startswith(ALLOWED):
-            raise ValueError(
-                f"{where}._target_ is {target!r}: only classes of {', '.join(ALLOWED)} are built"
-            )
-        for key, value in node.items():
-            if str(key).startswith("_") and key not in ("_target_",):
-                raise ValueError(f"{where}.{key} is not allowed in a model config: remove it")
-            _check_targets(value, f"{where}.{key}")
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            _check_targets(value, f"{where}[{index}]")
+def _part(node: Mapping[str, Any], kind: type, where: str, **given: Any) -> Any:
+    """Make one backbone, head or term; its options are plain values, never classes."""
+    options = {str(key): value for key, value in node.items() if key != "_target_"}
+    if hidden := [key for key in options if key.startswith("_")]:
+        raise ValueError(f"{where}.{hidden[0]} is not allowed in a model config: remove it")
+    target = locate(str(node.get("_target_", "")), ALLOWED)
+    if not (isinstance(target, type) and issubclass(target, kind)):
+        raise ValueError(f"{where}._target_ {node['_target_']!r} is no {kind.__name__}")
+    try:
+        return target(**options, **given)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +88,7 @@ def load_passive(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    _refuse_script(path)
     try:
         return torch.load(path, map_location="cpu", pickle_module=_PICKLE, weights_only=False)
     except (
@@ -105,6 +107,19 @@ def load_passive(path: str | Path) -> Any:
             f"{path} cannot be read as a torch model ({type(error).__name__}: {error}): "
             "it is truncated or of another format"
         ) from error
+
+
+def _refuse_script(path: Path) -> None:
+    """TorchScript archives run code as they load."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
+        raise ValueError(
+            f"{path} is a TorchScript program, not a MACE model file: give the .model that "
+            "mace_run_train writes, not a compiled or LAMMPS export"
+        )
 
 
 def tensors(module: Passive, prefix: str = "") -> dict[str, torch.Tensor]:

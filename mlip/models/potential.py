@@ -207,8 +207,10 @@ class _Leaves:
             return torch.zeros_like(self.positions) if gradient is None else -gradient
         if gradient is None:
             gradient = torch.zeros_like(self.strain)
-        volume = torch.where(self.volume > 0, self.volume, torch.nan)
-        return gradient / volume[:, None, None]
+        # Dividing by NaN instead would poison the gradients of the whole batch.
+        known = (self.volume > 0)[:, None, None]
+        volume = torch.where(known, self.volume[:, None, None], 1.0)
+        return torch.where(known, gradient / volume, torch.nan)
 
 
 def _sum_over(values: Tensor, geometry: Geometry) -> Tensor:

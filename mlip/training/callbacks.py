@@ -1,6 +1,7 @@
 """Callbacks: the best potential as a checkpoint, resumable state, history, progress."""
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mlip.errors import DivergedError
 from mlip.models.checkpoint import save
 
 
@@ -64,6 +66,12 @@ class SaveBest(Callback):
         }
         if self.monitor not in errors:
             raise ValueError(f"monitor is {self.monitor!r}: choose one of {', '.join(errors)}")
+        if not math.isfinite(errors[self.monitor]):
+            raise DivergedError(
+                f"{self.monitor} is {errors[self.monitor]} at epoch {trainer.current_epoch}: the "
+                "training diverged; lower optimizer.lr or trainer.gradient_clip_val. The "
+                f"checkpoints in {self.folder} are those of the epoch before"
+            )
         card = self.card | {"epoch": trainer.current_epoch, "validation": errors}
         if errors[self.monitor] < self.best:
             self.best, self.best_epoch = errors[self.monitor], trainer.current_epoch
@@ -110,9 +118,13 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(newline="") as file:
         return [
-            {name: float(value) for name, value in row.items() if value}
+            {name: _number(value) for name, value in row.items() if value}
             for row in csv.DictReader(file)
         ]
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdecimal() else float(text)
 
 
 class ProgressBar(Callback):

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from mlip import config as configs
 from mlip import paths
+from mlip.errors import DivergedError
 
-_FOR_THE_USER = (ValueError, FileNotFoundError, ModuleNotFoundError)
+_FOR_THE_USER = (ValueError, FileNotFoundError, ModuleNotFoundError, DivergedError)
 
 
 def cli_run(arguments: Sequence[str]) -> int:
@@ -21,8 +22,9 @@ def cli_run(arguments: Sequence[str]) -> int:
         ValueError: For an unknown key or option, with near matches.
     """
     overrides = [argument for argument in arguments if "=" in argument or argument[:1] in "~+"]
+    _check_words(arguments)
     if not any(flag in arguments for flag in ("-m", "--multirun")):
-        configs.compose("train", overrides)
+        _check_start(configs.compose("train", overrides), overrides)
     failed: list[Exception] = []
 
     def task(config: DictConfig) -> None:
@@ -33,9 +35,7 @@ def cli_run(arguments: Sequence[str]) -> int:
             folder = run(config)
         except InstantiationException as error:  # hydra wraps what a constructor refused
             cause = error.__cause__ or error
-            if not isinstance(cause, _FOR_THE_USER):
-                raise
-            failed.append(cause)
+            failed.append(cause if isinstance(cause, _FOR_THE_USER) else ValueError(str(cause)))
             return
         except _FOR_THE_USER as error:
             failed.append(error)
@@ -51,3 +51,23 @@ def cli_run(arguments: Sequence[str]) -> int:
     if failed:
         raise failed[0]
     return 0
+
+
+def _check_words(arguments: Sequence[str]) -> None:
+    """Refuse a bare word, which Hydra would answer with its grammar."""
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if "=" not in word and word[:1] not in "-~+" and not before.startswith("-"):
+            raise ValueError(f"{word!r} is no override: write key=value (mlip train --help)")
+
+
+def _check_start(config: DictConfig, overrides: Sequence[str]) -> None:
+    """With ``start`` the model is that of the file; another one asked for would go unheard."""
+    if config.start is None:
+        return
+    parts = ("model", "backbone@", "head@", "term@", "~model", "+model")
+    lost = [o for o in overrides if o.startswith(parts) and not o.startswith("model.precision=")]
+    if lost:
+        raise ValueError(
+            f"start={config.start} brings its own model, so {' '.join(lost)} would have no "
+            "effect: leave it out (model.precision may be changed)"
+        )

@@ -1,6 +1,6 @@
 """The loss: one weighted term a property, missing labels masked."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
@@ -65,6 +65,17 @@ class Loss(nn.Module):
             raise ValueError("every loss weight is 0: give at least one property a weight")
         self.properties = nn.ModuleDict(active)
         self.weights = {name: term.weight for name, term in active.items()}
+
+    def without(self, names: Collection[str]) -> "Loss":
+        """Return the loss without some properties.
+
+        Raises:
+            ValueError: If none is left.
+        """
+        kept = {name: term for name, term in self.properties.items() if name not in names}
+        if not kept:
+            raise ValueError(f"no frame has any label of the loss: {', '.join(names)}")
+        return Loss(kept)  # type: ignore[arg-type]
 
     @property
     def names(self) -> tuple[str, ...]:

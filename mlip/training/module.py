@@ -21,7 +21,7 @@ class TrainingModule(lightning.LightningModule):
         potential: The potential; its weights are trained in place.
         loss: What to minimise.
         optimizer: Parameters -> optimiser.
-        schedule: Optimiser -> Lightning scheduler config, or None for a constant rate.
+        schedule: Optimiser -> scheduler stepped once an epoch, or None for a constant rate.
         ema_decay: Decay a step of the exponential moving average that validation and checkpoints
             use; 0 switches it off.
     """
@@ -46,6 +46,7 @@ class TrainingModule(lightning.LightningModule):
             self.averaged.requires_grad_(False)
         self._optimizer = optimizer
         self._schedule = schedule
+        self._followed = 0
         self._errors = RunningErrors()
 
     @property
@@ -65,7 +66,8 @@ class TrainingModule(lightning.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: AtomGraph, batch_idx: int) -> None:
         """Let the average follow the weights."""
-        if self.averaged is not None:
+        if self.averaged is not None and self.global_step > self._followed:
+            self._followed = self.global_step
             self.averaged.update_parameters(self.potential)
 
     def validation_step(self, batch: AtomGraph, _: int) -> None:

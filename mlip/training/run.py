@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import yaml
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
@@ -42,11 +43,13 @@ def run(config: DictConfig) -> Path:
         print(f"{folder} holds this run already, finished")  # noqa: T201
         return folder
     threads = runtime.set_threads(config.threads)
+    _check_trainer(config)
     _quieten_lightning()
     lightning.seed_everything(config.seed, verbose=False)
     setup = prepare(config)
     _announce(setup, threads)
     folder.mkdir(parents=True, exist_ok=True)
+    config.model = setup.config  # as built, or as found in the file it starts from
     (folder / "config.yaml").write_text(_resolved(config))
     best = SaveBest(folder, setup.config, config.monitor, _card(setup))
     trainer = _trainer(config, folder, best)
@@ -75,14 +78,13 @@ def run(config: DictConfig) -> Path:
         weights_only=True,
     )
     seconds = time.perf_counter() - started
-    if trainer.is_global_zero:
-        epochs = max(trainer.current_epoch - done, 1)
-        timing = {
-            "seconds": round(seconds, 1),
-            "threads": threads,
-            "structures_per_second": round(len(setup.train) * epochs / seconds, 2),
-        }
-        _report(config, folder, setup, best, timing)
+    epochs = trainer.current_epoch - done
+    timing = {
+        "seconds": round(seconds, 1),
+        "threads": threads,
+        "structures_per_second": round(len(setup.train) * epochs / seconds, 2) if epochs else None,
+    }
+    _report(folder, setup, best, timing, str(trainer.strategy.root_device))
     return folder
 
 
@@ -93,11 +95,13 @@ def _resume_from(config: DictConfig, folder: Path) -> Path | None:
     if config.resume == "auto":
         if not state.is_file():
             return None
-        if (saved := folder / "config.yaml").is_file() and saved.read_text() != _resolved(config):
+        saved = folder / "config.yaml"
+        if saved.is_file() and _comparable(saved.read_text()) != _comparable(_resolved(config)):
             raise ValueError(
                 f"{folder} holds a run with another config: compare {saved} with your overrides, "
                 "or give another output"
             )
+        runtime.load_tensors(state)
         return state
     if state.exists() or (folder / FINISHED).exists():
         raise ValueError(
@@ -110,6 +114,25 @@ def _resolved(config: DictConfig) -> str:
     """The config with every interpolation filled in; how it is resumed is not part of it."""
     content = OmegaConf.to_container(config, resolve=True)
     return OmegaConf.to_yaml({k: v for k, v in content.items() if k != "resume"})  # type: ignore[union-attr]
+
+
+def _comparable(text: str) -> dict[str, Any]:
+    """What must agree for a run to go on: all but where it runs and how its model was given."""
+    content: dict[str, Any] = yaml.safe_load(text)
+    ignored = ["output", "threads", *(["model"] if content.get("start") else [])]
+    return {key: value for key, value in content.items() if key not in ignored}
+
+
+def _check_trainer(config: DictConfig) -> None:
+    epochs, devices = config.trainer.max_epochs, config.trainer.devices
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"trainer.max_epochs is {epochs!r}: give a whole number from 1")
+    if devices != 1:
+        raise ValueError(f"trainer.devices is {devices!r}: training runs on one device so far")
+    if config.trainer.accelerator == "auto":
+        config.trainer.accelerator = runtime.best_device()
+    elif config.trainer.accelerator in ("gpu", "cuda"):
+        runtime.check_device("cuda")
 
 
 def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trainer:
@@ -169,9 +192,9 @@ def _announce(setup: Setup, threads: int) -> None:
 
 
 def _report(
-    config: DictConfig, folder: Path, setup: Setup, best: SaveBest, timing: Mapping[str, Any]
+    folder: Path, setup: Setup, best: SaveBest, timing: Mapping[str, Any], device: str
 ) -> None:
-    calculator = MlipCalculator(folder / "best.safetensors", device=_device(config))
+    calculator = MlipCalculator(folder / "best.safetensors", device=device)
     groups = {"test": setup.splits.test, "val": setup.splits.val, "train": setup.splits.train}
     evaluations = {
         split: evaluate(calculator, frames, label=f"{folder.name} on {split} frames")
@@ -191,7 +214,7 @@ def _report(
     }
     write_run_report(
         folder,
-        config_yaml=_resolved(config),
+        config_yaml=(folder / "config.yaml").read_text(),
         history=read_history(folder / "metrics.csv"),
         evaluations=evaluations,
         summary=summary,
@@ -199,10 +222,6 @@ def _report(
     partial = folder / f".{FINISHED}.partial"
     partial.write_text(json.dumps(summary, indent=2))
     partial.replace(folder / FINISHED)
-
-
-def _device(config: DictConfig) -> str:
-    return "cpu" if config.trainer.accelerator == "cpu" else "auto"
 
 
 def _quieten_lightning() -> None:

@@ -20,7 +20,7 @@ from mlip.data.frame import Frame
 from mlip.data.loader import average_neighbors, force_scale, to_graphs
 from mlip.data.sources import Splits
 from mlip.graph import AtomGraph, loader
-from mlip.models.build import build, resolve
+from mlip.models.build import PRECISIONS, build, resolve
 from mlip.models.loading import load_with_config
 from mlip.models.potential import Potential
 from mlip.training.loss import Loss
@@ -61,6 +61,11 @@ def prepare(config: DictConfig) -> Setup:
     loss: Loss = instantiate(config.loss)
     splits: Splits = instantiate(config.data.source)
     findings = _check(splits, loss)
+    if absent := [name for name in loss.names if not any(name in f.labels for f in splits.train)]:
+        loss = loss.without(absent)
+        findings.append(
+            Finding("warning", f"no training frame has {', '.join(absent)}: the loss does without")
+        )
     torch.manual_seed(config.seed)
     labels = tuple(dict.fromkeys([*loss.names, *REPORTED]))
     if config.start is None:
@@ -72,6 +77,9 @@ def prepare(config: DictConfig) -> Setup:
         references = _references(config, splits)
     else:
         potential, model = load_with_config(config.start, head=config.start_head)
+        precision = config.model.precision
+        potential.to_precision(PRECISIONS[precision])
+        model = {**model, "precision": precision}
         require(check_elements([*splits.train, *splits.val], potential.elements))
         train = to_graphs(splits.train, potential.r_max, labels)
         references = _references(config, splits, potential)

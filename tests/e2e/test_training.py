@@ -1,7 +1,9 @@
 """Training from the command line on real lithium frames: folder, kill, resume, bad input."""
 
+import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +146,47 @@ def test_kill_and_resume_lose_at_most_an_epoch(tmp_path):
     assert json.loads((folder / "summary.json").read_text())["epochs"] == 6
 
 
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_resumed_run_ends_where_the_unbroken_one_does(tmp_path):
+    common = ["trainer.max_epochs=4", "schedule=constant"]
+    assert train(*common, f"output={tmp_path}/whole").returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *TINY, *common, f"output={tmp_path}/cut"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.time() + 240
+    while time.time() < deadline and not (tmp_path / "cut" / "last.ckpt").is_file():
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert train(*common, f"output={tmp_path}/cut", "resume=auto").returncode == 0
+    whole, cut = rows(tmp_path / "whole")[-1], rows(tmp_path / "cut")[-1]
+    for name in ("val/loss", "train/loss", "val/forces_rmse_meV_per_A"):
+        assert float(cut[name]) == pytest.approx(float(whole[name]), rel=1e-6), name
+
+
+def test_a_truncated_state_is_named(finished, tmp_path):
+    folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "summary.json").unlink()
+    (copy / "last.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:500])
+    result = train("trainer.max_epochs=2", f"output={copy}", "resume=auto")
+    assert result.returncode == 2
+    assert "last.ckpt" in result.stderr
+
+
+def test_a_diverged_run_says_so_and_keeps_its_last_good_state(tmp_path):
+    result = train("trainer.max_epochs=3", "optimizer.lr=1e30", "trainer.gradient_clip_val=null",
+                   f"output={tmp_path}/out")  # fmt: skip
+    assert result.returncode == 1
+    assert "diverged" in result.stderr
+
+
 BAD = {
     "unknown key": (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
     "unknown option": (["loss=hubber"], "did you mean 'huber'"),
@@ -157,11 +200,21 @@ BAD = {
     "no validation frames": (["data.source.val_fraction=0.0"], "val_fraction"),
     "unknown monitor": (["monitor=val/los"], "val/loss"),
     "no such start": (["start=nothing.safetensors"], "nothing.safetensors"),
+    "start with another model": (
+        ["start=README.md", "model.backbone.channels=64"],
+        "brings its own model",
+    ),
     "foreign start": (["start=README.md"], "README.md"),
     "resume of nonsense": (["resume=yes_please"], "resume"),
     "negative weight": (["loss.properties.forces.weight=-1"], "negative"),
     "unknown loss function": (["loss.properties.forces.function=hubber"], "huber"),
     "zero threads": (["threads=0"], "threads"),
+    "a bare word": (["quickly"], "key=value"),
+    "text for epochs": (["trainer.max_epochs=abc"], "trainer.max_epochs"),
+    "no epochs": (["trainer.max_epochs=0"], "trainer.max_epochs"),
+    "a GPU that is not there": (["trainer.accelerator=gpu"], "cuda"),
+    "two devices": (["trainer.devices=2"], "one device"),
+    "text for threads": (["threads=abc"], "threads"),
     "unknown precision": (["model.precision=float16"], "float32"),
 }
 

@@ -252,6 +252,9 @@ BAD = {
     "no labels": (["calculator=emt", "frames=bare.extxyz", "units=ase"], "bare.extxyz"),
     "unknown data set": (["calculator=emt", "frames=mlearn_lii"], "mlearn_li"),
     "unknown elements": (["calculator=emt", "frames=mlearn_li"], "Li"),
+    "a GPU that is not there": (["calculator=emt", "frames=cu.extxyz", "device=cuda:7"], "cuda:7"),
+    "unknown device": (["calculator=emt", "frames=cu.extxyz", "device=gpuu"], "gpuu"),
+    "text for threads": (["calculator=emt", "frames=cu.extxyz", "threads=abc"], "threads"),
     "missing checkpoint": (["checkpoint=no.safetensors", "frames=mlearn_li"], "no.safetensors"),
 }
 

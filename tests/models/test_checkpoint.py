@@ -83,17 +83,47 @@ def rewrite(path, change):
     save_file(tensors, path, metadata={"mlip": json.dumps(header)})
 
 
-def test_a_target_outside_the_allow_list_is_never_built(saved):
+BORROWED = [
+    "os.system",
+    "mlip.models.terms.zbl.torch.hub.load",
+    "mlip.models.terms.zbl.torch.load",
+    "mlip.models.terms.zbl.torch",
+    "mlip.models.heads.energy.nn.Linear",
+    "mlip.models.heads.energy.Sequence",
+    "mlip.models.backbones.mace.import_mace",
+    "mlip.models.terms.zbl.ZBL",  # allowed, but no head
+]
+
+
+@pytest.mark.parametrize("target", BORROWED)
+def test_a_target_outside_the_allow_list_is_never_built(saved, target):
     path, _ = saved
-    rewrite(path, lambda header: header["config"]["heads"]["energy"].update(_target_="os.system"))
-    with pytest.raises(ValueError, match=r"os\.system"):
+    rewrite(path, lambda header: header["config"]["heads"]["energy"].update(_target_=target))
+    with pytest.raises(ValueError, match="_target_"):
         checkpoint.load(path)
 
 
-def test_hidden_hydra_keys_are_refused(saved):
+def test_a_hidden_program_in_a_term_is_never_run(saved, tmp_path):
+    (tmp_path / "hubconf.py").write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'exploded')!r}).touch()\ndef x(): ...\n"
+    )
+    path, _ = saved
+    term = {"_target_": "mlip.models.terms.zbl.torch.hub.load", "repo_or_dir": str(tmp_path),
+            "model": "x", "source": "local"}  # fmt: skip
+    rewrite(path, lambda header: header["config"].update(terms={"x": term}))
+    with pytest.raises(ValueError, match="_target_"):
+        checkpoint.load(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_hidden_keys_and_unknown_options_are_refused(saved):
     path, _ = saved
     rewrite(path, lambda header: header["config"]["backbone"].update(_partial_=True))
     with pytest.raises(ValueError, match="_partial_"):
+        checkpoint.load(path)
+    rewrite(path, lambda header: header["config"]["backbone"].pop("_partial_"))
+    rewrite(path, lambda header: header["config"]["backbone"].update(depth=3))
+    with pytest.raises(ValueError, match="depth"):
         checkpoint.load(path)
 
 

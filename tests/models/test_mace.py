@@ -157,6 +157,19 @@ def test_a_hostile_model_file_is_never_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "exploded").exists()
 
 
+class Script(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_program_is_refused_unread(tmp_path):
+    path = tmp_path / "script.model"
+    torch.jit.script(Script()).save(path)
+    with pytest.raises(ValueError, match="TorchScript"):
+        load_mace(path)
+
+
 def test_a_truncated_model_file_is_refused(tmp_path):
     path = tmp_path / "cut.model"
     torch.save(mace_model(), path)

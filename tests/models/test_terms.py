@@ -15,7 +15,7 @@ from mlip.models.terms.zbl import ZBL
 
 
 class Nothing(Backbone):
-    r_max, reach, channels = 5.0, 5.0, (1,)
+    r_max, channels = 5.0, (1,)
 
     def __init__(self):
         super().__init__()

@@ -77,6 +77,60 @@ def test_nonsense_is_refused(make, message):
         make()
 
 
+def test_a_structure_without_a_volume_does_not_poison_its_batch():
+    from ase.build import bulk
+
+    from mlip.models.build import build
+
+    potential = build(
+        {
+            "elements": ["Li"],
+            "precision": "float64",
+            "backbone": {"_target_": "mlip.models.backbones.mace.Mace", "r_max": 4.0,
+                         "channels": 4, "max_l": 0, "max_ell": 1, "correlation": 1, "layers": 1,
+                         "average_neighbors": 10.0, "radial_network": [8]},
+            "heads": {"energy": {"_target_": "mlip.models.heads.energy.Energy"}},
+        }
+    )  # fmt: skip
+    molecule = Atoms("Li2", positions=[[0, 0, 0], [0, 0, 2.5]])
+    names = ("energy", "forces", "stress")
+    crystal = from_atoms(
+        bulk("Li", cubic=True), 4.0, {"energy": -3.8, "stress": np.zeros((3, 3))}, names
+    )
+    data = collate([crystal, from_atoms(molecule, 4.0, {"energy": -3.0}, names)])
+    outputs = potential(data, outputs=names, differentiable=True)
+    assert outputs["stress"][0].isfinite().all()
+    assert outputs["stress"][1].isnan().all()
+    total, _ = Loss({name: PropertyLoss(1.0) for name in names})(outputs, data)
+    total.backward()
+    gradients = [p.grad for p in potential.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_a_loss_without_labels_is_named():
+    loss = Loss({"energy": PropertyLoss(1.0), "stress": PropertyLoss(1.0)})
+    assert loss.without(["stress"]).names == ("energy",)
+    with pytest.raises(ValueError, match="energy, stress"):
+        loss.without(["energy", "stress"])
+
+
+def test_the_order_of_an_epoch_depends_on_seed_and_epoch_only():
+    from mlip.graph import EpochSampler
+
+    first, again, other = EpochSampler(50, 1), EpochSampler(50, 1), EpochSampler(50, 2)
+    orders = []
+    for epoch in range(3):
+        first.set_epoch(epoch)
+        orders.append(list(first))
+        assert sorted(orders[-1]) == list(range(50))
+    again.set_epoch(2)
+    assert list(again) == orders[2]
+    assert orders[0] != orders[1]
+    other.set_epoch(2)
+    assert list(other) != orders[2]
+
+
 def test_running_errors_have_units_and_masks():
     forces = np.zeros((2, 3))
     forces[0, 0] = np.nan

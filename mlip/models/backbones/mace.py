@@ -91,7 +91,6 @@ class Mace(Backbone):
                 use_reduced_cg=reduced_products,
             )
         self.r_max = float(r_max)
-        self.reach = layers * self.r_max
         self.channels = (channels,) * layers
         self.elements = len(numbers)
         self.node_embedding: nn.Module = network.node_embedding
