@@ -21,7 +21,6 @@ from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.run_report import write_run_report
 from mlip.evaluation.terminal import print_errors
 from mlip.graph import loader
-from mlip.paths import check_folder
 from mlip.training.callbacks import AtomicCheckpointIO, History, ProgressBar, SaveBest, read_history
 from mlip.training.module import TrainingModule
 from mlip.training.setup import Setup, prepare
@@ -41,7 +40,6 @@ def run(config: DictConfig) -> Path:
         ValueError: For bad data, a bad option, or an output folder that holds another run.
     """
     folder = Path(config.output)
-    check_folder(folder)
     resume = _resume_from(config, folder)
     if resume is not None and (folder / FINISHED).is_file():
         print(f"{folder} holds this run already, finished")  # noqa: T201
