@@ -51,7 +51,8 @@ def run(config: DictConfig) -> Path:
     setup = prepare(config)
     _announce(setup, threads)
     folder.mkdir(parents=True, exist_ok=True)
-    config.model = setup.config  # as built, or as found in the file it starts from
+    if config.start is not None:
+        config.model = setup.config  # that of the file, not that of the command line
     (folder / "config.yaml").write_text(_resolved(config))
     best = SaveBest(folder, setup.config, config.monitor, _card(setup))
     trainer = _trainer(config, folder, best)
@@ -138,10 +139,14 @@ def _check_trainer(config: DictConfig) -> None:
         raise ValueError(f"ema_decay is {decay!r}: give a number from 0 (off) to below 1")
     if devices != 1:
         raise ValueError(f"trainer.devices is {devices!r}: training runs on one device so far")
-    if config.trainer.accelerator == "auto":
-        config.trainer.accelerator = runtime.best_device()
-    elif config.trainer.accelerator in ("gpu", "cuda"):
+    if config.trainer.accelerator in ("gpu", "cuda"):
         runtime.check_device("cuda")
+
+
+def _accelerator(config: DictConfig) -> str:
+    """Lightning's own ``auto`` would take MPS, which has no float64."""
+    wanted = config.trainer.accelerator
+    return runtime.best_device() if wanted == "auto" else wanted
 
 
 def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trainer:
@@ -160,6 +165,7 @@ def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trai
         callbacks.append(EarlyStopping(config.monitor, patience=config.patience))
     return instantiate(
         config.trainer,
+        accelerator=_accelerator(config),
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         logger=instantiate(config.logger) if "_target_" in config.logger else False,
