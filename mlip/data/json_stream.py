@@ -22,11 +22,12 @@ DAMAGE = (OSError, EOFError, LZMAError, ZlibError)
 
 Keys = tuple[str | int, ...]
 
+_LONGEST = 16 * 1024**2  # bytes of a key or of a text outside of a record
 _REPAIR = "the file is truncated or damaged: fetch or write it again"
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _KEY = re.compile(rb'[ \t\r\n]*("(?:[^"\\\x00-\x1f]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
 _SCALAR = re.compile(rb'"(?:[^"\\]|\\.)*"|[-+.\w]+')
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _CLOSING = {b"{": b"}", b"[": b"]"}
 
 
@@ -128,7 +129,7 @@ class _Reader:
             match = _KEY.match(self.buffer, self.position)
             if match is not None and match.end() < len(self.buffer):
                 break
-            if len(self.buffer) - self.position > BLOCK or not self.more():
+            if len(self.buffer) - self.position > _LONGEST or not self.more():
                 raise self.fail("a key in quotes and a colon are expected")
         self.position = match.end()
         try:
@@ -144,20 +145,12 @@ class _Reader:
         while True:
             guess = self._guess(opening)
             if guess is not None:
-                text = self.buffer[self.position : guess]
                 try:
-                    found = parse(text)
-                except (ValueError, RecursionError) as error:
-                    failure: Exception | None = error
-                else:
-                    self.position = guess
-                    return found
-            else:
-                failure = None
-            end = self._exact()
-            if end is not None and end == guess:
-                raise self.fail(f"the value is not JSON ({failure})") from failure
-            if end is not None:
+                    return self._cut(guess)
+                except ValueError:
+                    if self._exact() == guess:
+                        raise
+            if (end := self._exact()) is not None:
                 return self._cut(end)
             if not self.more():
                 raise self.fail("the file ends within this value")
@@ -175,7 +168,7 @@ class _Reader:
             match = _SCALAR.match(self.buffer, self.position)
             if match is not None and match.end() < len(self.buffer):
                 return self._cut(match.end())
-            if len(self.buffer) - self.position > BLOCK or not self.more():
+            if len(self.buffer) - self.position > _LONGEST or not self.more():
                 raise self.fail("a value is expected")
 
     def _guess(self, opening: bytes) -> int | None:

@@ -78,7 +78,8 @@ def read_structures(path: str | Path) -> Iterator[Frame]:
 @cache
 def formats() -> dict[str, Format]:
     """Return every format that a module of this folder declares, by name."""
-    modules = (import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
+    names = (f"{__name__}.{found.name}" for found in pkgutil.iter_modules(__path__))
+    modules = [import_module(name) for name in names]
     declared = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
     return {found.name: found for found in declared}
 

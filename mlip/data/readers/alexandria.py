@@ -44,9 +44,7 @@ def _record(path: Path, keys: tuple[Any, ...], value: Any) -> Record:
     source = f"{path}#{frame}"
     missing = [key for key in _NEEDED if not isinstance(value, dict) or value.get(key) is None]
     if missing:
-        raise ValueError(
-            f"{source} has no {missing[0]!r}; remove the step or fetch the file again"
-        )
+        raise ValueError(f"{source} has no {missing[0]!r}; remove the step or fetch the file again")
     info = {"energy": value["energy"], "stress": value["stress"]}
     info |= {"frame_id": frame, "source_id": str(material)}
     return Record(atoms_of(value["structure"], source), info, {"forces": value["forces"]}, source)

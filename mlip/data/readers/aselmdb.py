@@ -84,6 +84,10 @@ def _open(path: Path) -> lmdb.Environment:
             str(path), subdir=False, readonly=True, lock=False, meminit=False, max_spare_txns=1
         )
     except lmdb.Error as error:
+        if "already open" in str(error):
+            raise ValueError(
+                f"{path} is already open in this process; finish or close the other reader first"
+            ) from error
         raise ValueError(f"{path} is not an LMDB file ({error}); {_REPAIR}") from error
 
 

@@ -97,8 +97,8 @@ def _require_shape(path: Path, table: np.ndarray | None, frames: int, size: int)
         return
     if table.dtype.kind not in "fiu" or table.size != frames * size or len(table) != frames:
         raise ValueError(
-            f"{path} is {table.dtype} of shape {table.shape}, but {frames} frames of {size} numbers "
-            f"are needed; {_REPAIR}"
+            f"{path} is {table.dtype} of shape {table.shape}, but {frames} frames of {size} "
+            f"numbers are needed; {_REPAIR}"
         )
 
 

@@ -29,10 +29,8 @@ def read_pymatgen(path: Path) -> Iterator[Record]:
     Raises:
         ValueError: If an item is none of these, or is damaged, naming file and item.
     """
-    number = 0
-    for keys, value in _items(path):
+    for number, (keys, value) in enumerate(_items(path)):
         yield _record(value, f"{path}#{number}", keys)
-        number += 1
 
 
 def _items(path: Path) -> Iterator[tuple[tuple[str | int, ...], Any]]:

@@ -59,8 +59,10 @@ class _Block:
 
     def record(self, length: float) -> Record:
         if not self.rows or len(self.lattice) not in (0, 3):
-            raise ValueError(f"there are {len(self.rows)} atoms and {len(self.lattice)} lattice "
-                             "vectors; at least one atom and none or three vectors are needed")  # fmt: skip
+            raise ValueError(
+                f"there are {len(self.rows)} atoms and {len(self.lattice)} lattice vectors; at "
+                "least one atom and none or three vectors are needed"
+            )
         for symbol in self.symbols:
             if symbol not in atomic_numbers or symbol == "X":
                 raise ValueError(f"{symbol!r} is no element{suggest(symbol, atomic_numbers)}")
@@ -71,7 +73,8 @@ class _Block:
             positions=table[:, :3] * length, cell=cell, pbc=cell is not None,
         )  # fmt: skip
         self.info["frame_id"] = self.source.rpartition("#")[2]
-        return Record(atoms, self.info, {"charges": table[:, 3], "forces": table[:, 5:]}, self.source)
+        arrays = {"charges": table[:, 3], "forces": table[:, 5:]}
+        return Record(atoms, self.info, arrays, self.source)
 
 
 def read_runner(path: Path, length: str = "bohr") -> Iterator[Record]:
