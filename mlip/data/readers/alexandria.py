@@ -47,6 +47,7 @@ def _record(path: Path, keys: tuple[Any, ...], value: Any) -> Record:
         raise ValueError(f"{source} has no {missing[0]!r}; remove the step or fetch the file again")
     info = {"energy": value["energy"], "stress": value["stress"]}
     info |= {"frame_id": frame, "source_id": str(material)}
+    info["trajectory_id"] = f"{material}-{calculation}"
     return Record(atoms_of(value["structure"], source), info, {"forces": value["forces"]}, source)
 
 

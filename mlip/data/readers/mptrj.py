@@ -73,6 +73,7 @@ def _record(path: Path, keys: tuple[Any, ...], value: Any, energy: str) -> Recor
         "energy_choice": energy,
         "source_id": keys[0],
         "frame_id": keys[1],
+        "trajectory_id": keys[1].rpartition("-")[0] or keys[1],
         "functional": FUNCTIONAL,
     }
     arrays = {"force": value["force"]}
