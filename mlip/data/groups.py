@@ -2,6 +2,7 @@
 
 from collections import Counter
 from string import ascii_uppercase
+from typing import Any
 
 from mlip.data.frame import Frame
 from mlip.errors import suggest
@@ -45,6 +46,6 @@ def _prototype(frame: Frame) -> str:
         return formula
     import spglib
 
-    cell = (frame.atoms.cell.array, frame.atoms.get_scaled_positions(), frame.atoms.numbers)
+    cell: Any = (frame.atoms.cell.array, frame.atoms.get_scaled_positions(), frame.atoms.numbers)
     found = spglib.get_spacegroup(cell, symprec=_SYMPREC)
     return f"{formula}#{found.rpartition('(')[2].rstrip(')') if found else 'unknown'}"

@@ -7,7 +7,7 @@ from bz2 import BZ2File
 from collections.abc import Iterator
 from lzma import LZMAError, LZMAFile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 from zlib import error as ZlibError
 
 import numpy as np
@@ -36,7 +36,7 @@ def open_plain(path: Path) -> IO[bytes]:
     with path.open("rb") as handle:
         start = handle.read(6)
     if start[:2] == b"\x1f\x8b":
-        return gzip.open(path, "rb")
+        return cast(IO[bytes], gzip.open(path, "rb"))
     if start[:3] == b"BZh":
         return BZ2File(path)
     if start == b"\xfd7zXZ\x00":

@@ -64,8 +64,8 @@ def test_aselmdb(tmp_path, record):
         f"\n{number / ours:.0f} frames/s; {peer} {number / whole:.0f}, rows {number / rows_only:.0f}"
     )
     keywords = {"unit": "x", "target": 5.0, "better": "higher", "threads": 1}
-    record("read aselmdb to frames", whole / ours, peer=f"{peer} select + toatoms", **keywords)
-    record("read aselmdb, select() alone", rows_only / ours, peer=f"{peer} select", **keywords)
+    record("read aselmdb", whole / ours, peer=f"{peer} select + toatoms", **keywords)
+    record("read aselmdb, beside select()", rows_only / ours, peer=f"{peer} rows", **keywords)
 
 
 def write_big(path):
