@@ -60,9 +60,7 @@ def test_aselmdb(tmp_path, record):
     whole, _ = best(lambda: theirs(True))
     assert number == same == len(frames)
     peer = f"ase.db {ase.__version__}"
-    print(
-        f"\n{number / ours:.0f} frames/s; {peer} {number / whole:.0f}, rows {number / rows_only:.0f}"
-    )
+    print(f"\n{number / ours:.0f} frames/s; {number / whole:.0f}, {number / rows_only:.0f}")
     keywords = {"unit": "x", "target": 5.0, "better": "higher", "threads": 1}
     record("read aselmdb", whole / ours, peer=f"{peer} select + toatoms", **keywords)
     record("read aselmdb, beside select()", rows_only / ours, peer=f"{peer} rows", **keywords)
