@@ -40,9 +40,10 @@ def cli_convert(arguments: Sequence[str]) -> int:
         paths[0], paths[1], values.get("units"), workers=workers, options=options, progress=True
     )
     held = store.manifest
+    labels = ", ".join(held.labels)
     print(  # noqa: T201
         f"{store.folder}: {held.frames:,} frames, {held.atoms:,} atoms, {held.edges:,} edges "
-        f"within {held.cutoff:g} Å, {len(held.elements)} elements, labels {', '.join(held.labels)}\n"
+        f"within {held.cutoff:g} Å, {len(held.elements)} elements, labels {labels}\n"
         f"next: mlip data doctor {store.folder}; mlip train data=store data.path={store.folder}"
     )
     return 0
