@@ -13,7 +13,9 @@ COUNTS = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 4000)), min_size=
 
 def samplers(counts, budget, ranks, seed=0, epoch=0):
     atoms, edges = np.array(counts).T
-    made = [BudgetSampler(edges, atoms, budget, seed=seed, rank=r, ranks=ranks) for r in range(ranks)]
+    made = [
+        BudgetSampler(edges, atoms, budget, seed=seed, rank=r, ranks=ranks) for r in range(ranks)
+    ]
     for sampler in made:
         sampler.set_epoch(epoch)
     return made

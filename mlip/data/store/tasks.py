@@ -81,8 +81,12 @@ def sources_of(given: str | Path, units: Any = None) -> list[Source]:
 def origin_of(given: str | Path, sources: list[Source]) -> dict[str, Any]:
     """Return what identifies an input, so that a conversion goes on with the same one only."""
     fields = sources[0].fields
+    card = load_card(given) if sources[0].info else None
     return {
         "input": str(given),
+        "title": card.title if card else str(given),
+        "licence": card.licence if card else "not stated",
+        "level_of_theory": dict(card.level_of_theory) if card else {},
         "fields": None if fields is None else asdict(fields),
         "files": [
             {
