@@ -135,8 +135,9 @@ def from_arrays(
     Raises:
         ValueError: For an impossible cell or cutoff, or a label of the wrong shape.
     """
-    structure = [arrays[name] for name in ("positions", "cell", "pbc")]
-    edge_index, shift, pair = edges or neighbor_list(*structure, r_max)
+    edge_index, shift, pair = edges or neighbor_list(
+        arrays["positions"], arrays["cell"], arrays["pbc"], r_max
+    )
     atoms = len(arrays["positions"])
     tensors = {
         "positions": torch.as_tensor(arrays["positions"], dtype=torch.float64),

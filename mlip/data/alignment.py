@@ -90,7 +90,9 @@ def align(sources: Mapping[str, Sequence[Frame]], reference: str | None = None) 
     require_one_kind(sources)
     rows = {name: _rows(name, frames) for name, frames in sources.items()}
     reference = reference or max(rows, key=lambda name: len(rows[name][1]))
-    present = {name: set(np.flatnonzero(x.any(axis=0))) for name, (x, _) in rows.items()}
+    present: dict[str, set[int]] = {
+        name: set(np.flatnonzero(x.any(axis=0)).tolist()) for name, (x, _) in rows.items()
+    }
     elements = sorted(set.union(*present.values()))
     columns: list[tuple[str, int]] = [("", element) for element in elements]
     for name in sources:

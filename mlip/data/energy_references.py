@@ -53,13 +53,14 @@ def fit_energy_references(frames: Iterable[Frame]) -> EnergyReferences:
     Raises:
         ValueError: If no frame has a finite energy.
     """
-    reduced, compositions = np.zeros((0, _COLUMNS)), 0
+    reduced: np.ndarray = np.zeros((0, _COLUMNS))
+    compositions = 0
     rows = (_row(frame) for frame in frames if _has_energy(frame))
     while chunk := list(islice(rows, _CHUNK)):
         compositions += len(chunk)
         table = np.concatenate([reduced, np.stack(chunk)])
         # A QR factor has the solution and residual of all rows so far, whatever their number.
-        reduced = np.linalg.qr(table, mode="r") if len(table) > _CHUNK else table
+        reduced = np.asarray(np.linalg.qr(table, mode="r")) if len(table) > _CHUNK else table
     if not compositions:
         raise ValueError(
             "energy references cannot be fitted: no frame has a finite energy; give them "

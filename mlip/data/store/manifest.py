@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlip import __version__
 from mlip.data.store.layout import SCHEMA, TOLD
 from mlip.keys import FIELDS, LABELS
 
@@ -73,7 +72,6 @@ class Manifest:
         content = {
             "format": _FORMAT,
             "schema": SCHEMA,
-            "written_by": f"mlip {__version__}",
             "units": {name: FIELDS[name].unit for name in ("positions", "cell", *LABELS)},
             "frames": self.frames,
             "atoms": self.atoms,

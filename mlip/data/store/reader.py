@@ -170,9 +170,9 @@ class Store(Sequence[Frame]):
             "positions": shard.item("positions", row).reshape(-1, 3),
             "atomic_numbers": shard.item("numbers", row),
             "cell": values["cell"][9 * row : 9 * row + 9].reshape(3, 3),
-            "pbc": _PBC[values["pbc"][row]],
+            "pbc": _PBC[values["pbc"].item(row)],
         }
-        held = values["labels"][row]
+        held = values["labels"].item(row)
         for name in labels:
             if held & _PLACES[name]:
                 found[name] = shard.item(name, row).reshape(_SHAPES[name])

@@ -68,8 +68,8 @@ class Shard:
 
     def item(self, name: str, row: int) -> np.ndarray:
         """Return the flat values of one frame in a list column, as a view."""
-        start, stop = self.offsets[name][row : row + 2].tolist()
-        return self.values[name][start:stop]
+        offset = self.offsets[name].item  # several times faster than indexing
+        return self.values[name][offset(row) : offset(row + 1)]
 
     def text(self, name: str, row: int) -> str:
         """Return the text of one frame in a text column."""
