@@ -1,7 +1,8 @@
-"""The verbs of mlip data: inspect, doctor, label."""
+"""The verbs of mlip data: inspect, doctor, label, pull, select."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -59,6 +60,63 @@ def _label(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _pull(arguments: Sequence[str]) -> int:
+    from mlip.data.pull import frames_of, pull, write_selection
+
+    options = ("subset", "folder", "output", *_SELECTION)
+    (name,), given, _ = _parse("pull", arguments, "NAME", options, ())
+    selection = _selection(given)
+    if "output" not in given and set(given) & set(_SELECTION):
+        raise ValueError(
+            "limit, elements, where, ... choose frames: say output=FILE.extxyz as well"
+        )
+    pulled = pull(name, _words(given.get("subset", "")), given.get("folder"))
+    for subset, files in pulled.files.items():
+        print(f"{subset}: {len(files)} files, first {files[0] if files else '(none)'}")
+    print("\n".join(pulled.notes))
+    if "output" in given:
+        count = write_selection(frames_of(name, pulled), selection, given["output"])
+        print(f"{count} frames: {given['output']}  (read it with units=ase)")
+    return 0
+
+
+def _select(arguments: Sequence[str]) -> int:
+    from mlip.data.pull import write_selection
+    from mlip.data.readers import read
+
+    paths, given, _ = _parse("select", arguments, "INPUT OUTPUT", ("units", *_SELECTION), ())
+    frames = read(paths[0], yaml.safe_load(given.get("units", "null")))
+    count = write_selection(frames, _selection(given), paths[1])
+    print(f"{count} frames: {paths[1]}  (read it with units=ase)")
+    return 0
+
+
+_SELECTION = ("limit", "elements", "where", "source", "stratify", "seed")
+
+
+def _selection(given: Mapping[str, str]) -> Any:
+    from mlip.data.select import Selection
+
+    numbers = {}
+    for name in ("limit", "seed"):
+        text = given.get(name)
+        if text is not None and not text.isdigit():
+            raise ValueError(f"{name} is {text!r}: give a whole number")
+        numbers[name] = None if text is None else int(text)
+    return Selection(
+        elements=_words(given.get("elements", "")),
+        where=_words(given.get("where", "")),
+        source=given.get("source", ""),
+        limit=numbers["limit"],
+        stratify=given.get("stratify"),
+        seed=numbers["seed"] or 0,
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.strip("[]").replace(" ", "").split(",") if word]
+
+
 def _parse(
     verb: str, arguments: Sequence[str], takes: str, options: Sequence[str], flags: Sequence[str]
 ) -> tuple[list[str], dict[str, str], list[str]]:
@@ -85,4 +143,6 @@ ACTIONS: dict[str, Callable[[Sequence[str]], int]] = {
     "inspect": _inspect,
     "doctor": _doctor,
     "label": _label,
+    "pull": _pull,
+    "select": _select,
 }
