@@ -66,8 +66,8 @@ def download(
     path = Path(found)
     if file.bytes is not None and path.stat().st_size != file.bytes:
         raise DownloadError(
-            f"{path} has {path.stat().st_size} bytes, but the card says {file.bytes}: remove it and "
-            "pull again"
+            f"{path} has {path.stat().st_size} bytes, but the card says {file.bytes}: remove it "
+            "and pull again"
         )
     return path
 
@@ -131,7 +131,7 @@ class _Transfer:
                     break
                 reason = "the connection ended early"
             except requests.exceptions.HTTPError as error:
-                if error.response.status_code < 500:
+                if error.response is not None and error.response.status_code < 500:
                     raise self._failure(str(error)) from error
                 reason = str(error)
             except (requests.exceptions.RequestException, OSError) as error:
@@ -181,16 +181,14 @@ class _Transfer:
             raise OSError(f"the server sent the range {asked!r}, which was not asked for")
         self.part.unlink(missing_ok=True)
         # A weak ETag does not promise equal bytes.
-        tag = response.headers.get("ETag", "")
-        validator = (
-            tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
-        )
+        tag = response.headers.get("ETag", "W/")
+        date = response.headers.get("Last-Modified")
+        validator = date if tag.startswith("W/") else tag
         self.notes.write_text(json.dumps({"url": url, "validator": validator}))
         total = int(length) if length else self.file.bytes
-        if total is not None and self.file.bytes is not None and total != self.file.bytes:
-            raise self._failure(
-                f"the server has {total} bytes, but the card says {self.file.bytes}"
-            )
+        said = self.file.bytes
+        if total is not None and said is not None and total != said:
+            raise self._failure(f"the server has {total} bytes, but the card says {said}")
         return total
 
     def _past_the_end(self, content_range: str) -> bool:

@@ -132,13 +132,13 @@ def _fetch(file: RemoteFile, folder: Path, timeout_s: float, attempts: int, told
     if file.hub:
         return _from_hub(file, folder)
     raise ValueError(
-        f"subset {file.subset!r} is the project {file.mpcontribs} of MPContribs, which needs an API "
-        f"key: save it with mpcontribs-client at {folder / file.filename}"
+        f"subset {file.subset!r} is the project {file.mpcontribs} of MPContribs, which needs an "
+        f"API key: save it with mpcontribs-client at {folder / file.filename}"
     )
 
 
 def _from_hub(file: RemoteFile, folder: Path) -> Path:
-    """Fetch by huggingface_hub, which resumes by itself; the checksum of the card is then tested."""
+    """Fetch by huggingface_hub, which resumes by itself; then test the card's checksum."""
     hub = require_package("huggingface_hub", "huggingface_hub")
     try:
         found = hub.hf_hub_download(file.hub, file.path, repo_type="dataset", local_dir=folder)

@@ -24,8 +24,8 @@ class Selection:
             info keys. A frame without the quantity is left out.
         source: Text that the frame's source (file and index) must hold.
         limit: Number of frames at most; None keeps all that pass.
-        stratify: None takes ``limit`` frames at random; ``composition``, ``prototype``, ``elements``
-            or an info key takes the same number of each kind, as far as there are as many.
+        stratify: None takes ``limit`` frames at random; ``composition``, ``prototype``,
+            ``elements`` or an info key takes the same number of each kind, as far as there are.
         seed: Another seed gives another choice.
 
     Raises:
@@ -133,12 +133,14 @@ def _label(frame: Frame, name: str, reduce: Callable[[np.ndarray], float]) -> fl
     return None if values is None else reduce(np.asarray(values))
 
 
+def _longest(forces: np.ndarray) -> float:
+    return float(np.sqrt(np.max(np.nansum(forces**2, axis=1))))
+
+
 QUANTITIES: dict[str, Callable[[Frame], float | None]] = {
     "atoms": lambda f: float(len(f)),
     "energy_per_atom": lambda f: _label(f, "energy", lambda x: float(x) / len(f)),
-    "max_force": lambda f: _label(
-        f, "forces", lambda x: float(np.nanmax(np.linalg.norm(x, axis=1)))
-    ),
+    "max_force": lambda f: _label(f, "forces", _longest),
     "max_stress": lambda f: _label(f, "stress", lambda x: float(np.abs(x).max())),
     "total_charge": lambda f: _label(f, "total_charge", float),
     "volume_per_atom": lambda f: f.atoms.get_volume() / len(f) if f.atoms.pbc.all() else None,
@@ -208,8 +210,9 @@ def _prototype(frame: Frame) -> str:
     try:
         from ase.spacegroup.symmetrize import check_symmetry
 
-        return f"{anonymous}_{check_symmetry(frame.atoms, symprec=0.1).number}"
+        found = check_symmetry(frame.atoms, symprec=0.1)
     except ImportError as error:
         raise ModuleNotFoundError(
             "stratify=prototype needs the package spglib: pip install spglib", name="spglib"
         ) from error
+    return anonymous if found is None else f"{anonymous}_{found.number}"

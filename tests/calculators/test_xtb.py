@@ -90,7 +90,7 @@ def test_refusals(info, message):
 
 
 def test_unknown_method():
-    with pytest.raises(ValueError, match="did you mean .*'GFN1-xTB'"):
+    with pytest.raises(ValueError, match=r"did you mean .*'GFN1-xTB'"):
         XTB(method="GFN-xTB1")
 
 

@@ -71,6 +71,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         rest = body[start:]
+        self.send(rest, fault)
+
+    def send(self, rest, fault):
         if fault == "corrupt":
             rest = rest[:1000] + bytes(1000) + rest[2000:]
         if fault in ("truncate", "stall"):
@@ -78,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         for at in range(0, len(rest), 65536):
             self.wfile.write(rest[at : at + 65536])
             self.wfile.flush()
-            time.sleep(server.pause)
+            time.sleep(self.server.pause)
         if fault == "stall":
             time.sleep(3)
         if fault in ("truncate", "stall"):
@@ -197,6 +200,53 @@ def test_kill_and_resume(server, tmp_path):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert (tmp_path / "got" / "all-a.bin").read_bytes() == BODY
     assert re.fullmatch(r"bytes=\d{5,}-", server.asked[-1])
+
+
+class Hub(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        found = self.path == "/datasets/owner/name/resolve/main/val/a.bin"
+        self.send_response(200 if found else 404)
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", '"one"')
+        self.send_header("Content-Length", str(len(BODY) if found else 0))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(BODY)
+
+
+@pytest.mark.parametrize(("path", "digit"), [("val/a.bin", ""), ("val/a.bin", "0"), ("b.bin", "")])
+def test_the_hub_client(path, digit, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    digest = digit * 64 or hashlib.sha256(BODY).hexdigest()
+    remote = [{"subset": "a", "hub": "owner/name", "path": path, "sha256": digest}]
+    card = write_card(tmp_path / "far", remote)
+    code = "from mlip.cli import main; main()"
+    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "data", "pull", str(card), f"folder={tmp_path / 'got'}"],
+        env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    server.shutdown()
+    server.server_close()
+    if path == "b.bin":
+        assert result.returncode == 2
+        assert "put it at" in result.stderr
+    elif digit:
+        assert result.returncode == 2
+        assert "but the card says 000" in result.stderr
+    else:
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / "got" / path).read_bytes() == BODY
 
 
 def frames_tar(frames):

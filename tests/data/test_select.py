@@ -35,10 +35,8 @@ def test_strata_get_the_same_number_as_far_as_they_can():
     chosen = select(FRAMES, Selection(limit=45, stratify="composition"))
     assert Counter(f.info["group"] for f in chosen) == {"Li": 20, "Li2O": 20, "O2": 5}
     for stratify in ("elements", "group", "prototype"):
-        kinds = Counter(
-            f.info["group"] for f in select(FRAMES, Selection(limit=3, stratify=stratify))
-        )
-        assert set(kinds.values()) == {1}
+        chosen = select(FRAMES, Selection(limit=4, stratify=stratify))
+        assert {"Li2O"} < {f.info["group"] for f in chosen}
 
 
 @given(st.permutations(range(len(FRAMES))), st.integers(1, 40), st.sampled_from([None, "group"]))
