@@ -35,8 +35,15 @@ def _inspect(arguments: Sequence[str]) -> int:
 def _doctor(arguments: Sequence[str]) -> int:
     from mlip.data.doctor import doctor
 
-    (path,), options, flags = _parse("doctor", arguments, "FILE", ("units",), ("--json",))
-    report = doctor(path, yaml.safe_load(options.get("units", "null")))
+    known = ("units", "reference", "output")
+    (path,), options, flags = _parse("doctor", arguments, "FILE", known, ("--json",))
+    units = yaml.safe_load(options.get("units", "null"))
+    if "reference" in options or "output" in options:
+        from mlip.evaluation.doctor import full_doctor
+
+        report = full_doctor(path, units, options.get("reference"), options.get("output"))
+    else:
+        report = doctor(path, units)
     print(report.to_json() if "--json" in flags else report.to_text())
     return report.exit_code
 

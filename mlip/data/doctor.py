@@ -70,16 +70,22 @@ def doctor(
     splits: dict[str, list[Frame]] = {}
     findings: list[Finding] = []
     try:
-        splits = _read(source, fields)
+        splits = read_splits(source, fields)
     except (ValueError, FileNotFoundError) as error:
         findings.append(Finding("error", str(error)))
     findings += check_splits(splits, required, elements)
     return Diagnosis(str(source), {k: len(frames) for k, frames in splits.items()}, findings)
 
 
-def _read(
+def read_splits(
     source: str | Path, fields: FieldMap | str | Mapping[str, Any] | None
 ) -> dict[str, list[Frame]]:
+    """Return the frames of a file, or of every split of a data set, by split.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
     path = Path(source)
     if path.name != "card.yaml" and (path.is_file() or (path.suffix and not path.is_dir())):
         return {"file": list(read(path, fields))}

@@ -108,6 +108,34 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], only: Sequence[str] = _PA
     return figure
 
 
+def histogram(values: np.ndarray, *, quantity: str, unit: str, title: str) -> Figure:
+    """Draw how often values occur, with median and range in the corner; the count is logarithmic.
+
+    Args:
+        values: Any shape; what is not finite is left out.
+        quantity: What it is, as on the axis: ``energy``.
+        unit: Its unit, empty for a number.
+        title: Title.
+    """
+    values = np.ravel(values)[np.isfinite(np.ravel(values))]
+    figure = _figure(4.3, 3.1)
+    axes = figure.add_subplot()
+    _style(axes, title)
+    axes.set_xlabel(f"{quantity} ({unit})" if unit else quantity)
+    if values.size == 0:
+        axes.set(xticks=[], yticks=[])
+        _corner(axes, "no values", 0.5, 0.5, "center")
+        return figure
+    axes.hist(values, bins=min(60, max(8, int(np.sqrt(values.size)))), color=PALETTE[0], log=True)
+    axes.set_ylabel("count")
+    text = (
+        f"median {_short(np.median(values))}\n{_short(values.min())} to {_short(values.max())}\n"
+        f"{values.size:,} values".replace(",", "\u202f")
+    )
+    _corner(axes, text, 0.965, 0.72, "right")
+    return figure
+
+
 def panels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return which of loss, energy, forces, stress the rows hold anything to draw for."""
     return [panel for panel in _PANELS if _columns(panel, rows)]
