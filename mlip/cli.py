@@ -12,7 +12,7 @@ USAGE = f"""mlip {__version__}: train, benchmark and deploy potentials for batte
   mlip evaluate   checkpoint=FILE frames=FILE   errors and parity plots on labelled frames
   mlip benchmark  task=… calculator=…          score potentials; `mlip benchmark report` rebuilds the pages
   mlip data       inspect|doctor FILE          what a file holds; what would spoil a training
-                  label|pull|select …          compute labels; download sets; choose frames
+                  label|pull|select|sample …   compute labels; download sets; choose or make frames
   mlip list       [GROUP]                      names one may type: datasets, model, calculator, task, …
 
 Every verb explains itself: mlip VERB --help"""
@@ -114,6 +114,8 @@ mlip data label INPUT OUTPUT calculator=NAME [workers=2] [total_charge=0]
                                     compute labels; the same command goes on after a kill
 mlip data pull NAME [subset=A,B] [folder=DIR] [output=FILE] [limit=1000] [elements=Li,P,S] [where='max_force<10']
                                     download what the card of a data set declares, and choose frames of it
-mlip data select INPUT OUTPUT [units=ase] [limit=1000] [stratify=composition] [elements=…] [where=…] [seed=0]""",
+mlip data select INPUT OUTPUT [units=ase] [limit=1000] [stratify=composition] [elements=…] [where=…] [seed=0]
+mlip data sample RECIPE OUTPUT [frames=N] [seed=0]
+                                    structures of a recipe (mlip list recipe), to be labelled; deterministic in the seed""",
     "list": "mlip list [GROUP …]   names of datasets, or of a config group: model, backbone, task, calculator, …",
 }

@@ -1,4 +1,4 @@
-"""The verbs of mlip data: inspect, doctor, label, pull, select."""
+"""The verbs of mlip data: inspect, doctor, label, pull, select, sample."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -67,6 +67,18 @@ def _label(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _sample(arguments: Sequence[str]) -> int:
+    from mlip.labelling.sample import load_recipe, write_sample
+
+    paths, given, _ = _parse("sample", arguments, "RECIPE OUTPUT", ("frames", "seed"), ())
+    numbers = {name: _whole(name, given.get(name)) for name in ("frames", "seed")}
+    recipe = load_recipe(paths[0])
+    count = write_sample(recipe, paths[1], **numbers)
+    print(f"{count} structures: {paths[1]}")
+    print(f"label them: mlip data label {paths[1]} OUTPUT calculator={recipe.calculator}")
+    return 0
+
+
 def _pull(arguments: Sequence[str]) -> int:
     from mlip.data.pull import frames_of, pull, write_selection
 
@@ -104,20 +116,20 @@ _SELECTION = ("limit", "elements", "where", "source", "stratify", "seed")
 def _selection(given: Mapping[str, str]) -> Any:
     from mlip.data.select import Selection
 
-    numbers = {}
-    for name in ("limit", "seed"):
-        text = given.get(name)
-        if text is not None and not text.isdigit():
-            raise ValueError(f"{name} is {text!r}: give a whole number")
-        numbers[name] = None if text is None else int(text)
     return Selection(
         elements=_words(given.get("elements", "")),
         where=_words(given.get("where", "")),
         source=given.get("source", ""),
-        limit=numbers["limit"],
+        limit=_whole("limit", given.get("limit")),
         stratify=given.get("stratify"),
-        seed=numbers["seed"] or 0,
+        seed=_whole("seed", given.get("seed")) or 0,
     )
+
+
+def _whole(name: str, text: str | None) -> int | None:
+    if text is not None and not text.isdigit():
+        raise ValueError(f"{name} is {text!r}: give a whole number")
+    return None if text is None else int(text)
 
 
 def _words(text: str) -> list[str]:
@@ -152,4 +164,5 @@ ACTIONS: dict[str, Callable[[Sequence[str]], int]] = {
     "label": _label,
     "pull": _pull,
     "select": _select,
+    "sample": _sample,
 }

@@ -109,7 +109,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], only: Sequence[str] = _PA
 
 
 def histogram(values: np.ndarray, *, quantity: str, unit: str, title: str) -> Figure:
-    """Draw how often values occur, with median and range in the corner; the count is logarithmic.
+    """Draw how often values occur, with median and range above; the count is logarithmic.
 
     Args:
         values: Any shape; what is not finite is left out.
@@ -128,11 +128,13 @@ def histogram(values: np.ndarray, *, quantity: str, unit: str, title: str) -> Fi
         return figure
     axes.hist(values, bins=min(60, max(8, int(np.sqrt(values.size)))), color=PALETTE[0], log=True)
     axes.set_ylabel("count")
-    text = (
-        f"median {_short(np.median(values))}\n{_short(values.min())} to {_short(values.max())}\n"
-        f"{values.size:,} values".replace(",", "\u202f")
-    )
-    _corner(axes, text, 0.965, 0.72, "right")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    text = f"median {np.median(values):.4g}, {values.min():.4g} to {values.max():.4g}, "
+    text += f"{values.size:,} values".replace(",", "\u202f")
+    axes.set_title(f"{title}\n", loc="left", fontsize=10.5, color=INK, fontweight="bold", pad=8)
+    axes.text(0.0, 1.03, text, transform=axes.transAxes, fontsize=9, color=INK)
     return figure
 
 
