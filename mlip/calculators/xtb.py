@@ -1,5 +1,6 @@
 """GFN2-xTB through tblite: energies, forces, stress, charges and dipole without a licence."""
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -21,7 +22,8 @@ class XTB(Calculator):
     The total charge is read from ``atoms.info["total_charge"]`` (e), the multiplicity from
     ``atoms.info["multiplicity"]``; without it the lowest that the number of electrons allows.
     Charges are Mulliken's, the dipole is in e·Å about the origin. Every calculation starts from
-    the same guess, so that a result does not depend on what was computed before.
+    the same guess, so that a result does not depend on what was computed before. One thread is
+    used unless ``OMP_NUM_THREADS`` says otherwise.
 
     Args:
         method: ``GFN2-xTB`` or ``GFN1-xTB``.
@@ -61,6 +63,8 @@ class XTB(Calculator):
                 "the calculator gfn2_xtb needs the package tblite: pip install 'mlip-suite[xtb]'",
                 name="tblite",
             )
+        # tblite reads it when it is loaded. Threads cost more than they bring below 100 atoms.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
         super().__init__(**kwargs)
         self.charge = charge
         self.settings = {
