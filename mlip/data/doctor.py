@@ -81,7 +81,9 @@ def _read(
     source: str | Path, fields: FieldMap | str | Mapping[str, Any] | None
 ) -> dict[str, list[Frame]]:
     path = Path(source)
-    if path.name != "card.yaml" and (path.is_file() or (path.suffix and not path.is_dir())):
+    folder = path.is_dir() and not (path / "card.yaml").is_file()
+    file = path.is_file() or (path.suffix and not path.is_dir())
+    if path.name != "card.yaml" and (file or folder):
         return {"file": list(read(path, fields))}
     card = load_card(source)
     return {split: load_frames(card, split) for split in card.files}

@@ -65,7 +65,7 @@ def from_card(card: str, val_fraction: float, stratify: str | None = None, seed:
     return Splits(train, val, test, origin)
 
 
-def from_files(
+def from_files(  # noqa: PLR0913  the choices of configs/data/extxyz.yaml
     train: str | Path,
     units: str | Mapping[str, Any],
     *,
@@ -74,6 +74,7 @@ def from_files(
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     stratify: str | None = None,
+    group: str | None = None,
     seed: int = 0,
 ) -> Splits:
     """Return splits of one's own files; what is not given is held out of ``train``.
@@ -86,16 +87,17 @@ def from_files(
         val_fraction: Share held out for validation.
         test_fraction: Share held out for the final test.
         stratify: Info key within which to hold out evenly.
+        group: What must not be divided, ``material`` for instance (``mlip.data.groups``).
         seed: Seed of the hold-outs.
     """
     fields = FieldMap.from_config(units)
     frames: list[Frame] = list(read(train, fields))
     if test is None:
-        frames, tested = hold_out(frames, test_fraction, seed + 1, stratify)
+        frames, tested = hold_out(frames, test_fraction, seed + 1, stratify, group)
     else:
         tested = list(read(test, fields))
     if val is None:
-        frames, validated = hold_out(frames, val_fraction, seed, stratify)
+        frames, validated = hold_out(frames, val_fraction, seed, stratify, group)
     else:
         validated = list(read(val, fields))
     origin = {
