@@ -28,6 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python train.py output=runs/demo resume=auto
 	$(BIN)/mlip benchmark task=all calculator=checkpoint,chgnet_0_3_0 checkpoint=runs/demo/best.safetensors output=runs/demo/benchmark 'modes=[static,relaxed]'
+	$(BIN)/mlip evaluate calculator=chgnet_0_3_0 frames=mlearn_li output=runs/demo/chgnet
 	@echo
 	@echo "Open   runs/demo/report.html                  how well the potential learnt"
 	@echo "       runs/demo/benchmark/leaderboard.html   how it scores beside CHGNet"

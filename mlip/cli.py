@@ -27,22 +27,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments[0] == "--version":
         print(__version__)
         return
-    verb, *rest = arguments
     try:
-        if verb not in VERBS:
-            raise ValueError(f"there is no command {verb!r}{suggest(verb, VERBS)}")
-        if rest and rest[0] in ("-h", "--help"):
-            print(HELP[verb])
-            return
-        code = VERBS[verb](rest)
+        code = _run(*arguments)
     except (ValueError, FileNotFoundError, ModuleNotFoundError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, DivergedError) else 2)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        sys.exit(0)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     if code:
         sys.exit(code)
+
+
+def _run(verb: str, *rest: str) -> int:
+    if verb not in VERBS:
+        raise ValueError(f"there is no command {verb!r}{suggest(verb, VERBS)}")
+    if any(word in ("-h", "--help") for word in rest):
+        print(HELP[verb])
+        return 0
+    return VERBS[verb](rest)
 
 
 def _train(overrides: Sequence[str]) -> int:
@@ -120,6 +126,9 @@ HELP = {
   mlip train data=extxyz data.path=my.extxyz data.units=ase output=runs/mine
   mlip train output=runs/mine resume=auto …         go on after a kill, with the same overrides
   mlip train logger=wandb trainer.max_epochs=100 backbone@model.backbone=mace
+  mlip train start=FILE optimizer.lr=1e-4           go on from a checkpoint, or a MACE .model
+  mlip train seed=3 threads=2 patience=20 model.precision=float64 loss=mse
+  mlip train --multirun seed=1,2 'output=runs/seed_${seed}'
   mlip train --cfg job                              print the config and stop
   mlip list model|backbone|data|loss|optimizer|…    what can be chosen""",
     "evaluate": """mlip evaluate checkpoint=FILE|calculator=NAME frames=FILE|DATASET [split=test] [units=ase] [output=DIR]
@@ -129,6 +138,7 @@ HELP = {
     "benchmark": """mlip benchmark task=NAME[,NAME] calculator=NAME[,NAME] [checkpoint=FILE] [tier=smoke|full] [output=DIR]
 
   mlip benchmark task=all calculator=chgnet_0_3_0,checkpoint checkpoint=runs/demo/best.safetensors
+  mlip benchmark … 'modes=[static,relaxed]' limit=3 threads=2 device=cuda timeout_s=600 head=NAME
   mlip benchmark report                             rebuild the leaderboard from recorded results""",
     "data": """mlip data inspect FILE [--json]     format, frames, elements, properties, units to declare
 mlip data doctor FILE|DATASET [units=ase] [--json]   what would spoil a training; exit code 1 if there is an error""",

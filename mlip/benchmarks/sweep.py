@@ -44,6 +44,8 @@ def cli_run(overrides: Sequence[str], console: Console | None = None) -> list[Pa
     console = console or Console()
     if list(overrides) == ["report"]:
         folder = paths.content("benchmarks")
+        if not (folder.parent / "pyproject.toml").is_file():
+            raise ValueError("the published leaderboard is rebuilt in a checkout of the project")
         return _announce(console, report(sorted(folder.glob("*/results/*.json")), folder))
     plans = plan_sweep(overrides, console)
     results = _run(plans, console)

@@ -82,8 +82,8 @@ class Task:
         for mode in modes:
             if mode not in MODES:
                 raise ValueError(f"unknown mode {mode!r} in modes{suggest(str(mode), MODES)}")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit is {limit}: give at least 1, or null for all cases")
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise ValueError(f"limit is {limit!r}: give at least 1, or null for all cases")
         wanted = [
             (case, mode)
             for mode in modes

@@ -11,7 +11,11 @@ from mlip.data.check_structures import (
     check_geometry,
     usable,
 )
-from mlip.data.energy_references import fit_energy_references, reference_residuals
+from mlip.data.energy_references import (
+    EnergyReferences,
+    fit_energy_references,
+    reference_residuals,
+)
 from mlip.data.findings import Finding, examples, require, shortened
 from mlip.data.frame import Frame
 from mlip.keys import FIELDS
@@ -21,6 +25,10 @@ LARGE_FORCE = 100.0
 """eV/Å; above it a frame is most likely a failed calculation."""
 LARGE_STRESS = 10.0
 """eV/Å³ (1602 GPa); above it the unit is most likely another one."""
+SCATTER = 1.0
+"""eV/atom; real frames of one level of theory lie closer to their reference energies."""
+WEAK = 0.5
+"""eV/atom; pseudopotential and all-electron totals, and cohesive energies, are larger."""
 NET_FORCE = 0.1
 """eV/Å; the sum of all forces of a structure vanishes, up to the noise of the calculation."""
 CHARGE_SUM = 0.05
@@ -237,12 +245,32 @@ def check_energies(frames: Sequence[Frame]) -> list[Finding]:
     pools = [group for group in groups.values() if len(group) >= _MIN_GROUP] + [small]
     odd = sorted(index for pool in pools for index in _outliers(residuals, pool))
     findings = [Finding("note", references.note)] if references.note else []
+    findings += _implausible_energies(frames, references)
     if odd:
         values = [f"{frames[i].source} {residuals[i]:+.3f} eV/atom" for i in odd]
         findings.append(
             Finding("warning", f"the energy of {len(odd)} frames is far from that of its "
                     f"composition ({examples(values)} from the references); check for failed or "
                     "differently converged calculations")
+        )  # fmt: skip
+    return findings
+
+
+def _implausible_energies(frames: Sequence[Frame], references: EnergyReferences) -> list[Finding]:
+    """Find the traces of another unit, of mixed units, or of energies already per atom."""
+    findings = []
+    if references.rms_residual > SCATTER:
+        findings.append(
+            Finding("warning", f"energies scatter by {references.rms_residual:.2f} eV/atom about "
+                    "the reference energies: the frames may mix units (eV, Ha), totals with "
+                    "energies per atom, or levels of theory; compare a few with their source")
+        )  # fmt: skip
+    known = [f for f in frames if len(f) > 1 and np.isfinite(f.labels.get("energy", np.nan))]
+    largest = max((abs(float(f.labels["energy"])) / len(f) for f in known), default=np.inf)
+    if largest < WEAK:
+        findings.append(
+            Finding("warning", f"no energy exceeds {largest:.2f} eV/atom: the unit may be Ha, or "
+                    "the energies may be per atom already; total energies in eV are needed")
         )  # fmt: skip
     return findings
 

@@ -9,7 +9,6 @@ from typing import Any
 from ase.calculators.calculator import BaseCalculator
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
 
 from mlip import config as configs
 from mlip import runtime
@@ -20,9 +19,9 @@ from mlip.data.checks import check_splits
 from mlip.data.findings import require
 from mlip.data.frame import Frame
 from mlip.data.readers import read
-from mlip.evaluation.evaluate import Evaluation, evaluate
-from mlip.evaluation.pages import error_rows
-from mlip.reporting.html import number
+from mlip.evaluation.evaluate import evaluate
+from mlip.evaluation.terminal import print_errors
+from mlip.paths import check_folder
 
 
 def cli_run(overrides: Sequence[str]) -> Path:
@@ -37,6 +36,7 @@ def cli_run(overrides: Sequence[str]) -> Path:
     _check_choice(config)
     runtime.check_device(config.device)
     runtime.set_threads(config.threads)
+    check_folder(Path(config.output))
     frames, origin = _frames(config)
     require(check_splits({"": frames}, required=("energy",)))
     calculator, label, card = _calculator(config)
@@ -53,7 +53,8 @@ def cli_run(overrides: Sequence[str]) -> Path:
             f"{label} failed on each of the {len(frames)} frames, first with "
             f"{evaluation.failures[0]}; {page} lists them"
         )
-    _print(evaluation, page)
+    print_errors(evaluation)
+    Console(highlight=False).print(f"report: {page}")
     return page
 
 
@@ -89,27 +90,3 @@ def _calculator(config: DictConfig) -> tuple[BaseCalculator, str, dict[str, Any]
         return MlipCalculator(path, config.device), label, {}
     content: dict[str, Any] = OmegaConf.to_container(config.calculator, resolve=True)  # type: ignore[assignment]
     return build_calculator(content["build"]), content["card"]["label"], content["card"]
-
-
-def _print(evaluation: Evaluation, page: Path) -> None:
-    console = Console(highlight=False)
-    table = Table(
-        title=f"{evaluation.label} on {len(evaluation.frames)} frames", title_style="bold"
-    )
-    for heading in ("quantity", "MAE", "RMSE", "largest", "unit", "labels"):
-        table.add_column(heading, justify="left" if heading in ("quantity", "unit") else "right")
-    for row in error_rows(evaluation):
-        table.add_row(
-            row["quantity"],
-            number(row["mae"]),
-            number(row["rmse"]),
-            number(row["largest"]),
-            row["unit"],
-            str(row["used"]),
-        )
-    console.print(table)
-    for index, message in list(evaluation.failures.items())[:3]:
-        console.print(f"failed: {evaluation.frames[index].source}: {message}", style="red")
-    if evaluation.failures:
-        console.print(f"{len(evaluation.failures)} of {len(evaluation.frames)} frames failed")
-    console.print(f"report: {page}")

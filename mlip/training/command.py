@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from hydra.errors import InstantiationException
@@ -24,7 +25,9 @@ def cli_run(arguments: Sequence[str]) -> int:
     overrides = [argument for argument in arguments if "=" in argument or argument[:1] in "~+"]
     _check_words(arguments)
     if not any(flag in arguments for flag in ("-m", "--multirun")):
-        _check_start(configs.compose("train", overrides), overrides)
+        config = configs.compose("train", overrides)
+        _check_start(config, overrides)
+        paths.check_folder(Path(config.output))  # Hydra makes it before our own code runs
     failed: list[Exception] = []
 
     def task(config: DictConfig) -> None:

@@ -13,11 +13,13 @@ import yaml
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from mlip import runtime
 from mlip.calculators.checkpoint import MlipCalculator
 from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.run_report import write_run_report
+from mlip.evaluation.terminal import print_errors
 from mlip.graph import loader
 from mlip.training.callbacks import AtomicCheckpointIO, History, ProgressBar, SaveBest, read_history
 from mlip.training.module import TrainingModule
@@ -79,6 +81,8 @@ def run(config: DictConfig) -> Path:
     )
     seconds = time.perf_counter() - started
     epochs = trainer.current_epoch - done
+    if trainer.current_epoch < (trainer.max_epochs or 0):
+        Console().print(f"stopped after {config.patience} epochs without a better {config.monitor}")
     timing = {
         "seconds": round(seconds, 1),
         "threads": threads,
@@ -127,6 +131,11 @@ def _check_trainer(config: DictConfig) -> None:
     epochs, devices = config.trainer.max_epochs, config.trainer.devices
     if not isinstance(epochs, int) or epochs < 1:
         raise ValueError(f"trainer.max_epochs is {epochs!r}: give a whole number from 1")
+    patience, decay = config.patience, config.ema_decay
+    if patience is not None and (not isinstance(patience, int) or patience < 1):
+        raise ValueError(f"patience is {patience!r}: give epochs, from 1, or null for no limit")
+    if not isinstance(decay, int | float) or not 0 <= decay < 1:
+        raise ValueError(f"ema_decay is {decay!r}: give a number from 0 (off) to below 1")
     if devices != 1:
         raise ValueError(f"trainer.devices is {devices!r}: training runs on one device so far")
     if config.trainer.accelerator == "auto":
@@ -175,8 +184,6 @@ def _card(setup: Setup) -> dict[str, Any]:
 
 
 def _announce(setup: Setup, threads: int) -> None:
-    from rich.console import Console
-
     console = Console(highlight=False)
     frames = _card(setup)["frames"]
     weights = sum(parameter.numel() for parameter in setup.potential.parameters())
@@ -203,6 +210,7 @@ def _report(
     }
     for split, evaluation in evaluations.items():
         evaluation.write(folder / split)
+    print_errors(next(iter(evaluations.values())))
     summary = {
         "epochs": int(read_history(folder / "metrics.csv")[-1]["epoch"]) + 1,
         "best_epoch": best.best_epoch + 1,

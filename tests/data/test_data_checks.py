@@ -274,3 +274,18 @@ def test_two_thousand_frames_take_less_than_four_seconds_of_one_core():
     start = time.process_time()
     check_frames(frames * 4)
     assert time.process_time() - start < 4.0  # about 0.5 s on one free core
+
+
+def test_mixed_units_of_energy_scatter_about_the_references():
+    frames = sound()
+    for index in range(0, 20, 4):
+        frames = changed(frames, index, energy=frames[index].labels["energy"] / 27.2114)
+    assert any("mix units" in message for message in found(frames, "warning"))
+
+
+@pytest.mark.parametrize("factor", [1 / 27.2114, 1 / 16])
+def test_energies_in_hartree_or_per_atom_are_doubted(factor):
+    frames = sound()  # -5 eV an atom
+    for index in range(20):
+        frames = changed(frames, index, energy=frames[index].labels["energy"] * factor)
+    assert any("may be Ha" in message for message in found(frames, "warning"))

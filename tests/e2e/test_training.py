@@ -213,6 +213,9 @@ BAD = {
     "text for epochs": (["trainer.max_epochs=abc"], "trainer.max_epochs"),
     "no epochs": (["trainer.max_epochs=0"], "trainer.max_epochs"),
     "a GPU that is not there": (["trainer.accelerator=gpu"], "cuda"),
+    "patience that is none": (["patience=abc"], "patience"),
+    "no average": (["ema_decay=null"], "ema_decay"),
+    "more threads than cores": (["threads=9999"], "cores"),
     "two devices": (["trainer.devices=2"], "one device"),
     "text for threads": (["threads=abc"], "threads"),
     "unknown precision": (["model.precision=float16"], "float32"),
@@ -227,6 +230,13 @@ def test_bad_input_is_answered_before_any_work(case, tmp_path):
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out" / "best.safetensors").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = train(f"output={tmp_path}/file/run", "trainer.max_epochs=1")
+    assert result.returncode == 2
+    assert "is a file" in result.stderr
 
 
 def test_bad_frames_are_named(tmp_path):
