@@ -112,6 +112,10 @@ def inspect(
         ValueError: If the file cannot be read.
     """
     path = Path(path)
+    if (path / "manifest.json").is_file():
+        from mlip.data.store.report import inspect_store
+
+        return inspect_store(path)
     file_format = format_of(path)
     if fields is not None and not isinstance(fields, FieldMap):
         fields = FieldMap.from_config(fields)
