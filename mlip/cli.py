@@ -12,7 +12,7 @@ USAGE = f"""mlip {__version__}: train, benchmark and deploy potentials for batte
   mlip train      [group=option] [key=value]   train a potential (also: python train.py)
   mlip evaluate   checkpoint=FILE frames=FILE   errors and parity plots on labelled frames
   mlip benchmark  task=… calculator=…          score potentials; `mlip benchmark report` rebuilds the pages
-  mlip data       inspect|doctor FILE          what a file holds; what would spoil a training
+  mlip data       inspect|doctor|convert …     what a file holds; what would spoil a training; a training store
   mlip list       [GROUP]                      names one may type: datasets, model, calculator, task, …
 
 Every verb explains itself: mlip VERB --help"""
@@ -77,13 +77,17 @@ def _data(arguments: Sequence[str]) -> int:
     from mlip.data.doctor import doctor
     from mlip.data.inspect import inspect
 
-    actions = ("inspect", "doctor")
+    actions = ("inspect", "doctor", "convert")
     if not arguments or arguments[0] not in actions:
         given = arguments[0] if arguments else ""
         raise ValueError(
             f"mlip data {given!r}: say one of {', '.join(actions)}{suggest(given, actions)}"
         )
     action, *rest = arguments
+    if action == "convert":
+        from mlip.data.store.command import cli_convert
+
+        return cli_convert(rest)
     flags = [argument for argument in rest if argument.startswith("-")]
     paths = [argument for argument in rest if not argument.startswith("-") and "=" not in argument]
     options = dict(argument.split("=", 1) for argument in rest if "=" in argument)
@@ -140,7 +144,9 @@ HELP = {
   mlip benchmark task=all calculator=chgnet_0_3_0,checkpoint checkpoint=runs/demo/best.safetensors
   mlip benchmark … 'modes=[static,relaxed]' limit=3 threads=2 device=cuda timeout_s=600 head=NAME
   mlip benchmark report                             rebuild the leaderboard from recorded results""",
-    "data": """mlip data inspect FILE [--json]     format, frames, elements, properties, units to declare
-mlip data doctor FILE|DATASET [units=ase] [--json]   what would spoil a training; exit code 1 if there is an error""",
+    "data": """mlip data inspect FILE|STORE [--json]   format, frames, elements, properties, units to declare
+mlip data doctor FILE|DATASET|STORE [units=ase] [--json]   what would spoil a training; exit code 1 if there is an error
+mlip data convert INPUT OUTPUT [units=ase] [workers=N] [cutoff=5.0] [neighbors=true] [shard_frames=5000]
+    a training store of a file, a folder or a data set; resumes after a kill""",
     "list": "mlip list [GROUP …]   names of datasets, or of a config group: model, backbone, task, calculator, …",
 }

@@ -29,6 +29,35 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class RemoteFile:
+    """One file to download.
+
+    Args:
+        url: Where it is.
+        path: Name under which to keep it.
+        subset: Name of the part of the data set, as published; empty when there are no parts.
+        split: Split that it holds, as published.
+        size: Bytes, rounded as published; None where not stated.
+        frames: Number of frames; None where not stated.
+        md5: Checksum, where one is published.
+        sha256: Checksum, where one is published.
+        format: Reader of the file, or of what is in the archive.
+        manual: Why no program can fetch it and what to do; empty when one can.
+    """
+
+    url: str
+    path: str
+    subset: str = ""
+    split: str = ""
+    size: int | None = None
+    frames: int | None = None
+    md5: str = ""
+    sha256: str = ""
+    format: str = ""
+    manual: str = ""
+
+
+@dataclass(frozen=True)
 class DataCard:
     """A data set, as ``datasets/<name>/card.yaml`` describes it.
 
@@ -47,6 +76,7 @@ class DataCard:
         folder: Folder of the card.
         doi: Digital object identifier.
         version: Commit or release of the source.
+        remote: Files to download, for sets too large for the folder.
     """
 
     name: str
@@ -63,6 +93,7 @@ class DataCard:
     folder: Path
     doi: str = ""
     version: str = ""
+    remote: tuple[RemoteFile, ...] = ()
     frames: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +125,8 @@ def load_card(name: str | Path) -> DataCard:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     files = {split: DataFile(**entry) for split, entry in content["files"].items()}
-    special = {"fields": fields, "files": files, "folder": path.parent}
+    remote = tuple(RemoteFile(**entry) for entry in content.get("remote", ()))
+    special = {"fields": fields, "files": files, "remote": remote, "folder": path.parent}
     lists = {key: tuple(content[key]) for key in ("elements", "defects")}
     return DataCard(**{**content, **special, **lists})
 
@@ -116,6 +148,11 @@ def load_frames(card: DataCard | str | Path, split: str) -> list[Frame]:
         ValueError: If the split does not exist, or the file is not the one the card describes.
     """
     card = card if isinstance(card, DataCard) else load_card(card)
+    if not card.files:
+        raise ValueError(
+            f"data set {card.name!r} has no file here; download one first: "
+            f"{', '.join(file.url for file in card.remote[:3])}"
+        )
     if split not in card.files:
         raise ValueError(
             f"data set {card.name!r} has no split {split!r}{suggest(split, card.files)}"
@@ -153,13 +190,29 @@ def readme_table() -> str:
 
 def _row(card: DataCard) -> str:
     frames = ", ".join(f"{split} {file.frames}" for split, file in card.files.items())
+    if card.remote:
+        frames = f"{frames or 'none here'}; {_online(card.remote)}"
     theory = f"{card.level_of_theory['functional']} ({card.level_of_theory['code']})"
     source = f"[{card.doi}](https://doi.org/{card.doi})" if card.doi else f"<{card.url}>"
     cells = (
-        f"`{card.name}`", card.title, ", ".join(card.elements), frames,
-        ", ".join(card.fields.labels), theory, card.licence, source,
+        f"`{card.name}`", card.title, _elements(card.elements), frames,
+        _labels(card.fields), theory, card.licence, source,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |\n"
+
+
+def _online(remote: tuple[RemoteFile, ...]) -> str:
+    total = sum(file.frames or 0 for file in remote)
+    files = f"{len(remote)} file{'s' if len(remote) > 1 else ''} to download"
+    return f"{files} ({total:,} frames)" if total else files
+
+
+def _labels(fields: FieldMap) -> str:
+    return ", ".join(fields.labels) if fields.declared else "by their ASE names"
+
+
+def _elements(elements: tuple[str, ...]) -> str:
+    return ", ".join(elements) if len(elements) <= 8 else f"{len(elements)} elements"
 
 
 def _card_path(name: str | Path) -> Path:
