@@ -14,6 +14,7 @@ from mlip import paths
 from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
 from mlip.data.readers import read
+from mlip.data.remote import RemoteFile, remote_files
 from mlip.errors import suggest
 
 _SCHEMA = "card.schema.json"
@@ -26,35 +27,6 @@ class DataFile:
     path: str
     sha256: str
     frames: int
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file to download.
-
-    Args:
-        url: Where it is.
-        path: Name under which to keep it.
-        subset: Name of the part of the data set, as published; empty when there are no parts.
-        split: Split that it holds, as published.
-        size: Bytes, rounded as published; None where not stated.
-        frames: Number of frames; None where not stated.
-        md5: Checksum, where one is published.
-        sha256: Checksum, where one is published.
-        format: Reader of the file, or of what is in the archive.
-        manual: Why no program can fetch it and what to do; empty when one can.
-    """
-
-    url: str
-    path: str
-    subset: str = ""
-    split: str = ""
-    size: int | None = None
-    frames: int | None = None
-    md5: str = ""
-    sha256: str = ""
-    format: str = ""
-    manual: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +48,7 @@ class DataCard:
         folder: Folder of the card.
         doi: Digital object identifier.
         version: Commit or release of the source.
-        remote: Files to download, for sets too large for the folder.
+        remote: Files elsewhere, which ``mlip data pull`` fetches.
     """
 
     name: str
@@ -124,9 +96,9 @@ def load_card(name: str | Path) -> DataCard:
         fields = FieldMap.from_config(content["fields"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    files = {split: DataFile(**entry) for split, entry in content["files"].items()}
-    remote = tuple(RemoteFile(**entry) for entry in content.get("remote", ()))
-    special = {"fields": fields, "files": files, "remote": remote, "folder": path.parent}
+    files = {split: DataFile(**entry) for split, entry in content.get("files", {}).items()}
+    special = {"fields": fields, "files": files, "folder": path.parent}
+    special["remote"] = remote_files(content.get("remote", ()))
     lists = {key: tuple(content[key]) for key in ("elements", "defects")}
     return DataCard(**{**content, **special, **lists})
 
@@ -150,8 +122,8 @@ def load_frames(card: DataCard | str | Path, split: str) -> list[Frame]:
     card = card if isinstance(card, DataCard) else load_card(card)
     if not card.files:
         raise ValueError(
-            f"data set {card.name!r} has no file here; download one first: "
-            f"{', '.join(file.url for file in card.remote[:3])}"
+            f"the frames of data set {card.name!r} are not in the repository: mlip data pull "
+            f"{card.name} fetches them"
         )
     if split not in card.files:
         raise ValueError(
@@ -203,7 +175,7 @@ def _row(card: DataCard) -> str:
 
 def _online(remote: tuple[RemoteFile, ...]) -> str:
     total = sum(file.frames or 0 for file in remote)
-    files = f"{len(remote)} file{'s' if len(remote) > 1 else ''} to download"
+    files = f"{len(remote)} file{'s' if len(remote) > 1 else ''} to pull"
     return f"{files} ({total:,} frames)" if total else files
 
 

@@ -72,23 +72,28 @@ def doctor(
     splits: Mapping[str, Sequence[Frame]] = {}
     findings: list[Finding] = []
     try:
-        if is_store(source):
-            splits, findings = frames_to_check(Store(source))
-        else:
-            splits = _read(source, fields)
+        splits, findings = read_splits(source, fields)
     except (ValueError, FileNotFoundError) as error:
         findings.append(Finding("error", str(error)))
     findings += check_splits(splits, required, elements)
     return Diagnosis(str(source), {k: len(frames) for k, frames in splits.items()}, findings)
 
 
-def _read(
+def read_splits(
     source: str | Path, fields: FieldMap | str | Mapping[str, Any] | None
-) -> dict[str, list[Frame]]:
+) -> tuple[Mapping[str, Sequence[Frame]], list[Finding]]:
+    """Return the frames of a file, a store or a data set by split, and what reading them found.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
+    if is_store(source):
+        return frames_to_check(Store(source))
     path = Path(source)
     folder = path.is_dir() and not (path / "card.yaml").is_file()
     file = path.is_file() or (path.suffix and not path.is_dir())
     if path.name != "card.yaml" and (file or folder):
-        return {"file": list(read(path, fields))}
+        return {"file": list(read(path, fields))}, []
     card = load_card(source)
-    return {split: load_frames(card, split) for split in card.files}
+    return {split: load_frames(card, split) for split in card.files}, []
