@@ -4,6 +4,7 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz", ".zip")
 
@@ -58,7 +59,9 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
                     f"{archive}: the member {member.name!r} is a link or a device, which data "
                     "needs not: do not use this archive"
                 )
-            tar.extract(member, folder, filter="data")
+            # The filter came with Python 3.11.4; names and kinds of members are checked above.
+            safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extract(member, folder, **safely)
 
 
 def _unpack_zip(archive: Path, folder: Path) -> None:
