@@ -32,9 +32,9 @@ def cli_run(overrides: Sequence[str], console: Console | None = None) -> list[Pa
     """Run ``mlip benchmark <overrides>``; return the files written.
 
     ``task`` and ``calculator`` take comma lists, or ``all``: every task; every published potential
-    that is installed, and the checkpoint if one is given, without the controls and
-    what needs a total charge. The word
-    ``report`` alone regenerates the published leaderboard from ``benchmarks/*/results/*.json``.
+    that is installed, and the checkpoint if one is given, without the controls and what needs a
+    total charge. The word ``report`` alone regenerates the published leaderboard from
+    ``benchmarks/*/results/*.json``.
     All names and values are checked before any work starts.
 
     Raises:
