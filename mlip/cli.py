@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from mlip import __version__
 from mlip.errors import DivergedError, suggest
@@ -13,6 +12,8 @@ USAGE = f"""mlip {__version__}: train, benchmark and deploy potentials for batte
   mlip evaluate   checkpoint=FILE frames=FILE   errors and parity plots on labelled frames
   mlip benchmark  task=… calculator=…          score potentials; `mlip benchmark report` rebuilds the pages
   mlip data       inspect|doctor FILE          what a file holds; what would spoil a training
+                  pull|select|convert …        download a set; choose frames; make a training store
+                  label|sample …               compute labels; make structures
   mlip list       [GROUP]                      names one may type: datasets, model, calculator, task, …
 
 Every verb explains itself: mlip VERB --help"""
@@ -72,32 +73,9 @@ def _benchmark(overrides: Sequence[str]) -> int:
 
 
 def _data(arguments: Sequence[str]) -> int:
-    import yaml
+    from mlip import data_cli
 
-    from mlip.data.doctor import doctor
-    from mlip.data.inspect import inspect
-
-    actions = ("inspect", "doctor")
-    if not arguments or arguments[0] not in actions:
-        given = arguments[0] if arguments else ""
-        raise ValueError(
-            f"mlip data {given!r}: say one of {', '.join(actions)}{suggest(given, actions)}"
-        )
-    action, *rest = arguments
-    flags = [argument for argument in rest if argument.startswith("-")]
-    paths = [argument for argument in rest if not argument.startswith("-") and "=" not in argument]
-    options = dict(argument.split("=", 1) for argument in rest if "=" in argument)
-    if unknown := [flag for flag in flags if flag != "--json"] or sorted(set(options) - {"units"}):
-        raise ValueError(f"unknown option {unknown[0]!r}{suggest(unknown[0], ['--json', 'units'])}")
-    if len(paths) != 1:
-        raise ValueError(f"mlip data {action} takes one file, not {len(paths)}: {HELP['data']}")
-    if action == "inspect":
-        found = inspect(Path(paths[0]))
-        print(found.to_json() if "--json" in flags else found.to_text())
-        return 0
-    report = doctor(paths[0], yaml.safe_load(options.get("units", "null")))
-    print(report.to_json() if "--json" in flags else report.to_text())
-    return report.exit_code
+    return data_cli.run(arguments)
 
 
 def _list(arguments: Sequence[str]) -> int:
@@ -140,7 +118,17 @@ HELP = {
   mlip benchmark task=all calculator=chgnet_0_3_0,checkpoint checkpoint=runs/demo/best.safetensors
   mlip benchmark … 'modes=[static,relaxed]' limit=3 threads=2 device=cuda timeout_s=600 head=NAME
   mlip benchmark report                             rebuild the leaderboard from recorded results""",
-    "data": """mlip data inspect FILE [--json]     format, frames, elements, properties, units to declare
-mlip data doctor FILE|DATASET [units=ase] [--json]   what would spoil a training; exit code 1 if there is an error""",
+    "data": """mlip data inspect FILE|STORE [--json]     format, frames, elements, properties, units to declare
+mlip data doctor FILE|DATASET|STORE [units=ase] [reference=chgnet_0_3_0] [output=DIR] [--json]
+                                    what would spoil a training; exit code 1 if there is an error
+mlip data label INPUT OUTPUT calculator=NAME [workers=2] [total_charge=0]
+                                    compute labels; the same command goes on after a kill
+mlip data pull NAME [subset=A,B] [split=val] [folder=DIR] [output=FILE] [limit=1000] [elements=Li,P,S] [where='max_force<10']
+                                    download what the card of a data set declares, and choose frames of it
+mlip data convert INPUT OUTPUT [units=ase] [workers=N] [cutoff=5.0] [neighbors=true] [shard_frames=5000]
+                                    a training store of a file, a folder or a data set; goes on after a kill
+mlip data select INPUT OUTPUT [units=ase] [limit=1000] [stratify=composition] [elements=…] [where=…] [seed=0]
+mlip data sample RECIPE OUTPUT [frames=N] [seed=0]
+                                    structures of a recipe (mlip list recipe), to be labelled; deterministic in the seed""",
     "list": "mlip list [GROUP …]   names of datasets, or of a config group: model, backbone, task, calculator, …",
 }

@@ -9,9 +9,8 @@ import torch
 from ase import Atoms
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import Sampler
-from torch_geometric.data import Batch, Data
-from torch_geometric.loader import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torch_geometric.data import Data
 
 from mlip.keys import FIELDS, LABELS
 from mlip.neighbors import neighbor_list
@@ -106,26 +105,86 @@ def from_atoms(
     Raises:
         ValueError: For an impossible cell or cutoff, or a label of the wrong shape.
     """
-    edge_index, shift, pair = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, r_max)
-    graph = AtomGraph(
-        positions=torch.tensor(atoms.positions, dtype=torch.float64),
-        atomic_numbers=torch.tensor(atoms.numbers, dtype=torch.int64),
-        cell=torch.tensor(atoms.cell.array, dtype=torch.float64)[None],
-        pbc=torch.tensor(atoms.pbc, dtype=torch.bool)[None],
-        edge_index=torch.from_numpy(edge_index),
-        edge_shift=torch.from_numpy(shift).to(torch.float64),
-        edge_pair=torch.from_numpy(pair),
-        num_nodes=len(atoms),
+    return from_arrays(
+        {
+            "positions": atoms.positions.copy(),
+            "atomic_numbers": atoms.numbers.copy(),
+            "cell": atoms.cell.array.copy(),
+            "pbc": atoms.pbc.copy(),
+            **{name: np.array(value, dtype=float) for name, value in (labels or {}).items()},
+        },
+        r_max,
+        expect,
     )
-    labels = labels or {}
-    for name in [*labels, *(key for key in expect if key not in labels)]:
-        graph[name] = _label(name, labels.get(name), len(atoms))
-    return graph
+
+
+def from_arrays(
+    arrays: Mapping[str, np.ndarray],
+    r_max: float,
+    expect: Sequence[str] = (),
+    edges: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> AtomGraph:
+    """Turn arrays into a graph; those of float64 are shared with it, not copied.
+
+    Args:
+        arrays: ``positions``, ``atomic_numbers``, ``cell``, ``pbc`` and labels, internal units.
+        r_max: Cutoff, Å.
+        expect: Labels that the graph must carry, as for :func:`from_atoms`.
+        edges: What :func:`mlip.neighbors.neighbor_list` gave for this cutoff; None to compute it.
+
+    Raises:
+        ValueError: For an impossible cell or cutoff, or a label of the wrong shape.
+    """
+    edge_index, shift, pair = edges or neighbor_list(
+        arrays["positions"], arrays["cell"], arrays["pbc"], r_max
+    )
+    atoms = len(arrays["positions"])
+    tensors = {
+        "positions": torch.as_tensor(arrays["positions"], dtype=torch.float64),
+        "atomic_numbers": torch.as_tensor(arrays["atomic_numbers"]).long(),
+        "cell": torch.as_tensor(arrays["cell"], dtype=torch.float64)[None],
+        "pbc": torch.as_tensor(arrays["pbc"], dtype=torch.bool)[None],
+        "edge_index": torch.as_tensor(edge_index).long(),
+        "edge_shift": torch.as_tensor(shift).to(torch.float64),
+        "edge_pair": torch.as_tensor(pair).long(),
+    }
+    for name in [*arrays, *(key for key in expect if key not in arrays)]:
+        if name not in tensors:
+            tensors[name] = _label(name, arrays.get(name), atoms)
+    return AtomGraph(**tensors, num_nodes=atoms)
 
 
 def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:
-    """Join structures into one batch."""
-    return Batch.from_data_list(list(graphs))  # type: ignore[return-value]
+    """Join structures into one batch, with ``batch`` (atoms,) and ``ptr`` (graphs + 1,).
+
+    The known fields are joined directly, which takes a fraction of the time of torch-geometric's
+    general ``Batch``; the result is the same.
+
+    Raises:
+        ValueError: If there is no structure, or one lacks a label that another has.
+    """
+    if not graphs:
+        raise ValueError("there is no structure to join; give at least one")
+    stores = [graph.to_dict() for graph in graphs]
+    atoms = torch.tensor([store["positions"].shape[0] for store in stores])
+    pairs = torch.tensor([store["edge_pair"].shape[0] // 2 for store in stores])
+    edges = torch.tensor([store["edge_pair"].shape[0] for store in stores])
+    ptr = torch.cat([atoms.new_zeros(1), atoms.cumsum(0)])
+    names = [name for name in stores[0] if name not in ("num_nodes", "batch", "ptr")]
+    for store in stores:
+        if missing := set(names) ^ (set(store) - {"num_nodes", "batch", "ptr"}):
+            raise ValueError(
+                f"{', '.join(sorted(missing))} is in some structures of a batch and not in others; "
+                "name it in expect, so that the others hold NaN"
+            )
+    joined = {
+        name: torch.cat([store[name] for store in stores], 1 if name == "edge_index" else 0)
+        for name in names
+    }
+    joined["edge_index"] += torch.repeat_interleave(ptr[:-1], edges)
+    joined["edge_pair"] += torch.repeat_interleave(pairs.cumsum(0) - pairs, edges)
+    joined["batch"] = torch.repeat_interleave(torch.arange(len(stores)), atoms)
+    return AtomGraph(**joined, ptr=ptr, num_nodes=int(ptr[-1]))
 
 
 class EpochSampler(Sampler[int]):
@@ -149,20 +208,34 @@ class EpochSampler(Sampler[int]):
 
 
 def loader(
-    graphs: Sequence[AtomGraph],
-    batch_size: int,
+    graphs: Sequence[AtomGraph] | Dataset,
+    batch_size: int = 1,
     *,
     shuffle: bool = False,
     seed: int = 0,
     workers: int = 0,
+    batches: Sampler | None = None,
 ) -> DataLoader:
-    """Return batches of graphs; a shuffled order is fixed by ``seed`` and epoch."""
+    """Return batches of graphs; a shuffled order is fixed by ``seed`` and epoch.
+
+    Args:
+        graphs: Graphs, or a dataset that makes them when asked.
+        batch_size: Structures in a batch.
+        shuffle: Another order in each epoch.
+        seed: Seed of the order.
+        workers: Processes that make and join graphs; 0 is this one.
+        batches: Indices of each batch, instead of size, shuffle and seed.
+    """
+    chosen: dict[str, Any] = {"batch_sampler": batches}
+    if batches is None:
+        sampler = EpochSampler(len(graphs), seed) if shuffle else None  # type: ignore[arg-type]
+        chosen = {"batch_size": batch_size, "sampler": sampler}
     return DataLoader(
-        list(graphs),  # type: ignore[arg-type]
-        batch_size=batch_size,
-        sampler=EpochSampler(len(graphs), seed) if shuffle else None,
+        graphs,  # type: ignore[arg-type]
+        collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
+        **chosen,
     )
 
 
@@ -173,7 +246,7 @@ def _label(name: str, value: np.ndarray | None, atoms: int) -> Tensor:
     shape = ((atoms if field.level == "atom" else 1), *field.shape)
     if value is None:
         return torch.full(shape, torch.nan, dtype=torch.float64)
-    tensor = torch.tensor(np.asarray(value, dtype=float), dtype=torch.float64)
+    tensor = torch.as_tensor(np.asarray(value, dtype=np.float64))
     if tensor.numel() != int(np.prod(shape)):
         raise ValueError(f"label {name!r} has shape {tuple(tensor.shape)}; expected {shape}")
     return tensor.reshape(shape)

@@ -3,7 +3,6 @@
 import numpy as np
 from ase.geometry import complete_cell
 from jaxtyping import Bool, Float, Int
-from vesin import NeighborList
 
 
 def neighbor_list(
@@ -32,6 +31,32 @@ def neighbor_list(
         ValueError: If ``r_max`` is not positive, a coordinate is not finite, or a periodic lattice
             vector is zero or the cell has no volume.
     """
+    first, second, shift = _checked_pairs(positions, cell, pbc, r_max)
+    sender = np.concatenate([first, second])
+    receiver = np.concatenate([second, first])
+    shift = np.concatenate([shift, -shift])
+    order = np.argsort(receiver, kind="stable")
+    pair = np.tile(np.arange(len(first)), 2)
+    return np.stack([sender, receiver])[:, order], shift[order], pair[order]
+
+
+def count_edges(
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    pbc: Bool[np.ndarray, "3"],
+    r_max: float,
+) -> int:
+    """Return the number of edges that :func:`neighbor_list` would give.
+
+    Raises:
+        ValueError: As there.
+    """
+    return 2 * len(_checked_pairs(positions, cell, pbc, r_max)[0])
+
+
+def _checked_pairs(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, r_max: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not r_max > 0:
         raise ValueError(f"r_max is {r_max}: the cutoff must be a positive length in Å")
     box = _box(np.asarray(cell, dtype=float), np.asarray(pbc, dtype=bool))
@@ -39,13 +64,7 @@ def neighbor_list(
     if not np.isfinite(positions).all():
         atom = int(np.argwhere(~np.isfinite(positions))[0, 0])
         raise ValueError(f"the position of atom {atom} is {positions[atom]}: it must be finite")
-    first, second, shift = _pairs(positions, box, np.asarray(pbc, dtype=bool), r_max)
-    sender = np.concatenate([first, second])
-    receiver = np.concatenate([second, first])
-    shift = np.concatenate([shift, -shift])
-    order = np.argsort(receiver, kind="stable")
-    pair = np.tile(np.arange(len(first)), 2)
-    return np.stack([sender, receiver])[:, order], shift[order], pair[order]
+    return _pairs(positions, box, np.asarray(pbc, dtype=bool), r_max)
 
 
 def _pairs(
@@ -55,6 +74,8 @@ def _pairs(
     if len(positions) == 0:
         empty = np.zeros(0, dtype=np.int64)
         return empty, empty, np.zeros((0, 3), dtype=np.int64)
+    from vesin import NeighborList  # imports torch where it is installed: seconds
+
     first, second, shift = NeighborList(cutoff=r_max, full_list=False).compute(
         points=positions, box=box, periodic=[bool(periodic) for periodic in pbc], quantities="ijS"
     )

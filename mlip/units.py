@@ -1,5 +1,7 @@
 """The unit system (eV, Å, e, amu, K) and the factors used when reading and reporting."""
 
+from functools import cache
+
 from scipy import constants
 
 from mlip.errors import suggest
@@ -45,6 +47,7 @@ _FACTORS: dict[str, dict[str, float]] = {
 }
 
 
+@cache
 def to_internal(quantity: str, unit: str) -> float:
     """Return the factor that turns a value in ``unit`` into internal units.
 

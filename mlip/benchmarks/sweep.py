@@ -32,8 +32,9 @@ def cli_run(overrides: Sequence[str], console: Console | None = None) -> list[Pa
     """Run ``mlip benchmark <overrides>``; return the files written.
 
     ``task`` and ``calculator`` take comma lists, or ``all``: every task; every published potential
-    that is installed, and the checkpoint if one is given, without the controls. The word
-    ``report`` alone regenerates the published leaderboard from ``benchmarks/*/results/*.json``.
+    that is installed, and the checkpoint if one is given, without the controls and what needs a
+    total charge. The word ``report`` alone regenerates the published leaderboard from
+    ``benchmarks/*/results/*.json``.
     All names and values are checked before any work starts.
 
     Raises:
@@ -68,7 +69,7 @@ def plan_sweep(overrides: Sequence[str], console: Console | None = None) -> list
     plans: list[Plan] = []
     for calculator in calculators:
         try:
-            plans += _plans(calculator, tasks, rest, skip_controls=everything)
+            plans += _plans(calculator, tasks, rest, everything=everything)
         except (ModuleNotFoundError, NoCheckpointError) as error:
             if not everything:
                 raise
@@ -85,12 +86,14 @@ def plan_sweep(overrides: Sequence[str], console: Console | None = None) -> list
 
 
 def _plans(
-    calculator: str, tasks: Sequence[str], rest: Sequence[str], skip_controls: bool
+    calculator: str, tasks: Sequence[str], rest: Sequence[str], everything: bool
 ) -> list[Plan]:
     found = []
     for task in tasks:
         config = compose("benchmark", [*rest, f"task={task}", f"calculator={calculator}"])
-        if not (skip_controls and config.calculator.card.get("control")):
+        card = config.calculator.card
+        # No benchmark structure states a total charge, so what needs one is only run by name.
+        if not (everything and (card.get("control") or card.get("needs"))):
             found.append(plan(config))
     return found
 

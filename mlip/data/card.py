@@ -14,6 +14,7 @@ from mlip import paths
 from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
 from mlip.data.readers import read
+from mlip.data.remote import RemoteFile, remote_files
 from mlip.errors import suggest
 
 _SCHEMA = "card.schema.json"
@@ -47,6 +48,7 @@ class DataCard:
         folder: Folder of the card.
         doi: Digital object identifier.
         version: Commit or release of the source.
+        remote: Files elsewhere, which ``mlip data pull`` fetches.
     """
 
     name: str
@@ -63,6 +65,7 @@ class DataCard:
     folder: Path
     doi: str = ""
     version: str = ""
+    remote: tuple[RemoteFile, ...] = ()
     frames: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,8 +96,9 @@ def load_card(name: str | Path) -> DataCard:
         fields = FieldMap.from_config(content["fields"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    files = {split: DataFile(**entry) for split, entry in content["files"].items()}
+    files = {split: DataFile(**entry) for split, entry in content.get("files", {}).items()}
     special = {"fields": fields, "files": files, "folder": path.parent}
+    special["remote"] = remote_files(content.get("remote", ()))
     lists = {key: tuple(content[key]) for key in ("elements", "defects")}
     return DataCard(**{**content, **special, **lists})
 
@@ -116,6 +120,11 @@ def load_frames(card: DataCard | str | Path, split: str) -> list[Frame]:
         ValueError: If the split does not exist, or the file is not the one the card describes.
     """
     card = card if isinstance(card, DataCard) else load_card(card)
+    if not card.files:
+        raise ValueError(
+            f"the frames of data set {card.name!r} are not in the repository: mlip data pull "
+            f"{card.name} fetches them"
+        )
     if split not in card.files:
         raise ValueError(
             f"data set {card.name!r} has no split {split!r}{suggest(split, card.files)}"
@@ -153,13 +162,29 @@ def readme_table() -> str:
 
 def _row(card: DataCard) -> str:
     frames = ", ".join(f"{split} {file.frames}" for split, file in card.files.items())
+    if card.remote:
+        frames = f"{frames or 'none here'}; {_online(card.remote)}"
     theory = f"{card.level_of_theory['functional']} ({card.level_of_theory['code']})"
     source = f"[{card.doi}](https://doi.org/{card.doi})" if card.doi else f"<{card.url}>"
     cells = (
-        f"`{card.name}`", card.title, ", ".join(card.elements), frames,
-        ", ".join(card.fields.labels), theory, card.licence, source,
+        f"`{card.name}`", card.title, _elements(card.elements), frames,
+        _labels(card.fields), theory, card.licence, source,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |\n"
+
+
+def _online(remote: tuple[RemoteFile, ...]) -> str:
+    total = sum(file.frames or 0 for file in remote)
+    files = f"{len(remote)} file{'s' if len(remote) > 1 else ''} to pull"
+    return f"{files} ({total:,} frames)" if total else files
+
+
+def _labels(fields: FieldMap) -> str:
+    return ", ".join(fields.labels) if fields.declared else "by their ASE names"
+
+
+def _elements(elements: tuple[str, ...]) -> str:
+    return ", ".join(elements) if len(elements) <= 8 else f"{len(elements)} elements"
 
 
 def _card_path(name: str | Path) -> Path:

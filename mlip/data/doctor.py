@@ -1,4 +1,4 @@
-"""The doctor: every check on a file or a data card, before a GPU starts."""
+"""The doctor: every check on a file, a store or a data card, before a GPU starts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,8 @@ from mlip.data.fields import FieldMap
 from mlip.data.findings import Finding
 from mlip.data.frame import Frame
 from mlip.data.readers import read
+from mlip.data.store.reader import Store, is_store
+from mlip.data.store.report import frames_to_check
 
 
 @dataclass(frozen=True)
@@ -57,31 +59,41 @@ def doctor(
     required: Sequence[str] = ("energy", "forces"),
     elements: Sequence[str] | None = None,
 ) -> Diagnosis:
-    """Check a file, or every split of a data set and the splits against each other.
+    """Check a file or a store, or every split of a data set and the splits against each other.
 
     Bad input is a finding, not an exception.
 
     Args:
-        source: A file, the name of a data set, or the path of a card.
+        source: A file, a store, the name of a data set, or the path of a card.
         fields: Field map of a file; a card brings its own.
         required: Labels without which the data is of no use.
         elements: Symbols that the model knows, if it is there already.
     """
-    splits: dict[str, list[Frame]] = {}
+    splits: Mapping[str, Sequence[Frame]] = {}
     findings: list[Finding] = []
     try:
-        splits = _read(source, fields)
+        splits, findings = read_splits(source, fields)
     except (ValueError, FileNotFoundError) as error:
         findings.append(Finding("error", str(error)))
     findings += check_splits(splits, required, elements)
     return Diagnosis(str(source), {k: len(frames) for k, frames in splits.items()}, findings)
 
 
-def _read(
+def read_splits(
     source: str | Path, fields: FieldMap | str | Mapping[str, Any] | None
-) -> dict[str, list[Frame]]:
+) -> tuple[Mapping[str, Sequence[Frame]], list[Finding]]:
+    """Return the frames of a file, a store or a data set by split, and what reading them found.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
+    if is_store(source):
+        return frames_to_check(Store(source))
     path = Path(source)
-    if path.name != "card.yaml" and (path.is_file() or (path.suffix and not path.is_dir())):
-        return {"file": list(read(path, fields))}
+    folder = path.is_dir() and not (path / "card.yaml").is_file()
+    file = path.is_file() or (path.suffix and not path.is_dir())
+    if path.name != "card.yaml" and (file or folder):
+        return {"file": list(read(path, fields))}, []
     card = load_card(source)
-    return {split: load_frames(card, split) for split in card.files}
+    return {split: load_frames(card, split) for split in card.files}, []

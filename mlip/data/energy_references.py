@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from mlip.data.frame import Frame
 from mlip.errors import suggest
+
+_COLUMNS = len(chemical_symbols) + 1  # by atomic number, and the energy
+_CHUNK = 20_000  # rows that are held at once
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,28 @@ def fit_energy_references(frames: Iterable[Frame]) -> EnergyReferences:
     Raises:
         ValueError: If no frame has a finite energy.
     """
-    usable = [frame for frame in frames if _has_energy(frame)]
-    if not usable:
+    reduced: np.ndarray = np.zeros((0, _COLUMNS))
+    compositions = 0
+    rows = (_row(frame) for frame in frames if _has_energy(frame))
+    while chunk := list(islice(rows, _CHUNK)):
+        compositions += len(chunk)
+        table = np.concatenate([reduced, np.stack(chunk)])
+        # A QR factor has the solution and residual of all rows so far, whatever their number.
+        reduced = np.asarray(np.linalg.qr(table, mode="r")) if len(table) > _CHUNK else table
+    if not compositions:
         raise ValueError(
             "energy references cannot be fitted: no frame has a finite energy; give them "
             "(energy_references: {Li: -0.29, ...}) or correct the data"
         )
-    fractions, symbols = _fractions(usable)
-    energies = np.array([float(frame.labels["energy"]) / len(frame) for frame in usable])
-    solution, _, rank, _ = np.linalg.lstsq(fractions, energies, rcond=None)
-    residual = energies - fractions @ solution
+    present = np.flatnonzero(np.abs(reduced[:, :-1]).max(axis=0))
+    symbols = [chemical_symbols[z] for z in present]
+    solution, _, rank, _ = np.linalg.lstsq(reduced[:, present], reduced[:, -1], rcond=None)
+    residual = reduced[:, -1] - reduced[:, present] @ solution
     return EnergyReferences(
         values=dict(zip(symbols, map(float, solution), strict=True)),
         rank=int(rank),
         n_elements=len(symbols),
-        rms_residual=float(np.sqrt(np.mean(residual**2))),
+        rms_residual=float(np.sqrt((residual**2).sum() / compositions)),
         note=_note(int(rank), symbols),
     )
 
@@ -106,11 +117,12 @@ def _has_energy(frame: Frame) -> bool:
     return "energy" in frame.labels and bool(np.isfinite(frame.labels["energy"]))
 
 
-def _fractions(frames: Sequence[Frame]) -> tuple[np.ndarray, list[str]]:
-    counts = np.stack([np.bincount(frame.atoms.numbers, minlength=119) for frame in frames])
-    present = np.flatnonzero(counts.any(axis=0))
-    table = counts[:, present].astype(np.float64)
-    return table / table.sum(axis=1, keepdims=True), [chemical_symbols[z] for z in present]
+def _row(frame: Frame) -> np.ndarray:
+    """Return the fraction of each element by atomic number, and the energy per atom."""
+    row = np.empty(_COLUMNS)
+    row[:-1] = np.bincount(frame.atoms.numbers, minlength=_COLUMNS - 1) / len(frame)
+    row[-1] = float(frame.labels["energy"]) / len(frame)
+    return row
 
 
 def _note(rank: int, symbols: Sequence[str]) -> str:

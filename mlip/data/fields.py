@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -189,12 +191,12 @@ def _convert(label: str, key: str, value: Any, source: LabelSource, record: Reco
             f"{record.source}: {label} (key {key!r}) is {value!r}, not a number; "
             "correct the value, or name another key"
         )
-    numbers = numbers.astype(np.float64)
+    numbers = numbers.astype(np.float64, copy=False)
     if label == "stress":
         return _stress(key, numbers, source, record)
     field = FIELDS[label]
     shape = (len(record.atoms), *field.shape) if field.level == "atom" else field.shape
-    if numbers.size != int(np.prod(shape)) or (shape and numbers.shape[:1] != shape[:1]):
+    if numbers.size != prod(shape) or (shape and numbers.shape[:1] != shape[:1]):
         raise ValueError(
             f"{record.source}: {label} (key {key!r}) has shape {numbers.shape}, but "
             f"{shape} is needed; name the key that holds {field.description}"
@@ -227,11 +229,17 @@ def _stress(key: str, numbers: np.ndarray, source: LabelSource, record: Record) 
             f"order; declare units.stress.order, for instance {list(VOIGT)} (ASE) or "
             "[xx, yy, zz, xy, yz, xz] (VASP)"
         )
-    full = np.empty((3, 3))
-    for value, name in zip(numbers.ravel(), source.order, strict=True):
+    return numbers.ravel()[_full(source.order)] * factor
+
+
+@cache
+def _full(order: tuple[str, ...]) -> np.ndarray:
+    """Return (3, 3): which of six components stands where in the full matrix."""
+    places = np.empty((3, 3), dtype=np.intp)
+    for number, name in enumerate(order):
         row, column = "xyz".index(name[0]), "xyz".index(name[1])
-        full[row, column] = full[column, row] = value
-    return full * factor
+        places[row, column] = places[column, row] = number
+    return places
 
 
 def look_alikes(label: str, keys: Mapping[str, tuple[str, tuple[int, ...]]]) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mlip.data.fields import ASE, FieldMap, look_alikes
-from mlip.data.readers import format_of, read_records
+from mlip.data.fields import FieldMap, look_alikes
+from mlip.data.readers import default_fields, format_of, read_records
 from mlip.data.record import Record
 
 _MAX_VALUES = 8
@@ -112,11 +112,15 @@ def inspect(
         ValueError: If the file cannot be read.
     """
     path = Path(path)
+    if (path / "manifest.json").is_file():
+        from mlip.data.store.report import inspect_store
+
+        return inspect_store(path)
     file_format = format_of(path)
     if fields is not None and not isinstance(fields, FieldMap):
         fields = FieldMap.from_config(fields)
-    if fields is None and file_format not in ("xyz", "extxyz"):
-        fields = ASE
+    if fields is None:
+        fields = default_fields(file_format)
     tally = _Tally()
     for record in read_records(path, file_format):
         tally.add(record)

@@ -1,15 +1,97 @@
 """From frames to batches of graphs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from torch.utils.data import DataLoader
 
+from mlip.data.batching import Budget, BudgetLoader, BudgetSampler
 from mlip.data.frame import Frame
-from mlip.graph import AtomGraph, from_atoms
+from mlip.data.store.view import StoreView, sample
+from mlip.graph import AtomGraph, collate, from_arrays, from_atoms, loader
+
+_SAMPLE = 5000
 
 
-def to_graphs(frames: Sequence[Frame], r_max: float, expect: Sequence[str]) -> list[AtomGraph]:
+class StoreGraphs(Sequence[AtomGraph]):
+    """Graphs of the frames of a store, made when asked for: in the workers of a loader.
+
+    Args:
+        frames: The frames.
+        r_max: Cutoff, Å; equal to that of a store with neighbour lists, those are used.
+        expect: Labels that each graph carries, NaN where they are missing.
+    """
+
+    def __init__(self, frames: StoreView, r_max: float, expect: Sequence[str]) -> None:
+        self.frames, self.r_max, self.expect = frames, r_max, tuple(expect)
+        manifest = frames.store.manifest
+        self.stored_edges = manifest.neighbors and manifest.cutoff == r_max
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> AtomGraph:  # type: ignore[override]
+        store, number = self.frames.store, int(self.frames.indices[index])
+        edges = store.edges(number) if self.stored_edges else None
+        try:
+            return from_arrays(store.arrays(number, self.expect), self.r_max, self.expect, edges)
+        except ValueError as error:
+            raise ValueError(f"{store[number].source}: {error}") from error
+
+    @property
+    def edge_counts(self) -> np.ndarray:
+        """(frames,) edges of each graph; of another cutoff than the store's, an estimate by r³."""
+        store = self.frames.store
+        counts = store.edge_counts[self.frames.indices]
+        ratio = self.r_max / store.manifest.cutoff
+        return counts if ratio == 1 else np.ceil(counts * ratio**3).astype(np.int64)
+
+    @property
+    def atom_counts(self) -> np.ndarray:
+        """(frames,) atoms of each graph."""
+        return self.frames.store.atom_counts[self.frames.indices]
+
+
+def batches(
+    graphs: Sequence[AtomGraph], data: Mapping[str, Any], *, shuffle: bool = False, seed: int = 0
+) -> DataLoader:
+    """Return the loader that a ``data`` config asks for.
+
+    Args:
+        graphs: Graphs in memory, or those of a store.
+        data: ``batch_size``, ``workers`` and, instead of the size, ``batch``: ``{size: 8}``,
+            ``{edges: 20000}``, ``{atoms: 500}`` or both of these.
+        shuffle: Another order in each epoch.
+        seed: Seed of the order.
+
+    Raises:
+        ValueError: If ``batch`` is not such a mapping.
+    """
+    batch = data.get("batch")
+    workers = data["workers"]
+    if not batch or set(batch) == {"size"}:
+        size = batch["size"] if batch else data["batch_size"]
+        return loader(graphs, size, shuffle=shuffle, seed=seed, workers=workers)
+    if isinstance(graphs, StoreGraphs):
+        edges, atoms = graphs.edge_counts, graphs.atom_counts
+    else:
+        edges = np.array([graph.edge_index.shape[1] for graph in graphs])
+        atoms = np.array([graph.positions.shape[0] for graph in graphs])
+    sampler = BudgetSampler(edges, atoms, Budget.from_config(batch), seed=seed, shuffle=shuffle)
+    return BudgetLoader(
+        graphs,
+        sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+def to_graphs(frames: Sequence[Frame], r_max: float, expect: Sequence[str]) -> Sequence[AtomGraph]:
     """Return one graph a frame, each with every label of ``expect``, NaN where it is missing.
+
+    Those of a store are made when asked for, others now.
 
     Args:
         frames: Frames with labels in internal units.
@@ -19,6 +101,8 @@ def to_graphs(frames: Sequence[Frame], r_max: float, expect: Sequence[str]) -> l
     Raises:
         ValueError: If a structure cannot be turned into a graph, naming the frame.
     """
+    if isinstance(frames, StoreView):
+        return StoreGraphs(frames, r_max, expect)
     graphs = []
     for frame in frames:
         labels = {name: frame.labels[name] for name in expect if name in frame.labels}
@@ -30,7 +114,9 @@ def to_graphs(frames: Sequence[Frame], r_max: float, expect: Sequence[str]) -> l
 
 
 def average_neighbors(graphs: Sequence[AtomGraph]) -> float:
-    """Return the mean number of neighbours of an atom."""
+    """Return the mean number of neighbours of an atom; of a store, by its edge counts."""
+    if isinstance(graphs, StoreGraphs):
+        return float(graphs.edge_counts.sum()) / max(int(graphs.atom_counts.sum()), 1)
     atoms = sum(graph.num_nodes or 0 for graph in graphs)
     return sum(graph.edge_index.shape[1] for graph in graphs) / max(atoms, 1)
 
@@ -38,8 +124,10 @@ def average_neighbors(graphs: Sequence[AtomGraph]) -> float:
 def force_scale(frames: Sequence[Frame]) -> float:
     """Return the root mean square of all known force components, eV/Å; 1 if there are none.
 
-    It scales the interaction energies at the start (Batatia et al., arXiv 2401.00096, sec. A).
+    It scales the interaction energies at the start (Batatia et al., arXiv 2401.00096, sec. A). Of
+    a store, frames spread evenly are taken.
     """
+    frames = sample(frames, _SAMPLE)
     forces = [np.ravel(frame.labels["forces"]) for frame in frames if "forces" in frame.labels]
     known = np.concatenate(forces) if forces else np.zeros(0)
     known = known[np.isfinite(known)]

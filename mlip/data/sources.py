@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ase.data import atomic_numbers
+
 from mlip.data.card import load_card, load_frames
 from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
 from mlip.data.readers import read
 from mlip.data.splits import hold_out
+from mlip.data.store.reader import Store
+from mlip.data.store.view import StoreView, divide
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,13 @@ class Splits:
     @property
     def elements(self) -> list[str]:
         """Symbols of all frames, in the order of the periodic table."""
-        found = {
+        splits = (self.train, self.val, self.test)
+        views = [frames for frames in splits if isinstance(frames, StoreView)]
+        found = {(atomic_numbers[e], e) for view in views for e in view.elements} | {
             (int(number), symbol)
-            for frame in (*self.train, *self.val, *self.test)
+            for frames in splits
+            if not isinstance(frames, StoreView)
+            for frame in frames
             for number, symbol in zip(
                 frame.atoms.numbers, frame.atoms.get_chemical_symbols(), strict=True
             )
@@ -65,7 +73,7 @@ def from_card(card: str, val_fraction: float, stratify: str | None = None, seed:
     return Splits(train, val, test, origin)
 
 
-def from_files(
+def from_files(  # noqa: PLR0913  the choices of configs/data/extxyz.yaml
     train: str | Path,
     units: str | Mapping[str, Any],
     *,
@@ -74,6 +82,7 @@ def from_files(
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     stratify: str | None = None,
+    group: str | None = None,
     seed: int = 0,
 ) -> Splits:
     """Return splits of one's own files; what is not given is held out of ``train``.
@@ -86,16 +95,17 @@ def from_files(
         val_fraction: Share held out for validation.
         test_fraction: Share held out for the final test.
         stratify: Info key within which to hold out evenly.
+        group: What must not be divided, ``material`` for instance (``mlip.data.groups``).
         seed: Seed of the hold-outs.
     """
     fields = FieldMap.from_config(units)
     frames: list[Frame] = list(read(train, fields))
     if test is None:
-        frames, tested = hold_out(frames, test_fraction, seed + 1, stratify)
+        frames, tested = hold_out(frames, test_fraction, seed + 1, stratify, group)
     else:
         tested = list(read(test, fields))
     if val is None:
-        frames, validated = hold_out(frames, val_fraction, seed, stratify)
+        frames, validated = hold_out(frames, val_fraction, seed, stratify, group)
     else:
         validated = list(read(val, fields))
     origin = {
@@ -105,3 +115,45 @@ def from_files(
         "level_of_theory": {},
     }
     return Splits(frames, validated, tested, origin)
+
+
+def from_store(
+    path: str | Path,
+    val_fraction: float = 0.05,
+    test_fraction: float = 0.05,
+    group: str | None = None,
+    seed: int = 0,
+) -> Splits:
+    """Return the splits of a training store; frames stay on the disk until they are used.
+
+    Args:
+        path: Folder that ``mlip data convert`` wrote.
+        val_fraction: Share held out for validation, where the store names no validation frames.
+        test_fraction: Share held out for the test, where the store names no test frames.
+        group: Info key whose equal values stay on one side, the material id for instance.
+        seed: Seed of the hold-outs.
+
+    Raises:
+        FileNotFoundError: If the folder holds no finished store.
+        ValueError: If the store is damaged or holds several functionals.
+    """
+    store = Store(path)
+    told = store.manifest.told
+    for key in ("functional", "energy_kind", "corrections"):
+        if len(told.get(key, {})) > 1:
+            raise ValueError(
+                f"{path}: {key} differs between frames: {', '.join(sorted(told[key]))}; convert "
+                "each kind to a store of its own"
+            )
+    train, val, test = divide(store, val_fraction, test_fraction, seed, group)
+    known = store.manifest.origin
+    origin = {
+        "data": Path(path).name,
+        "title": known.get("title", ""),
+        "licence": known.get("licence", "not stated"),
+        "level_of_theory": {
+            **known.get("level_of_theory", {}),
+            **{key: next(iter(values)) for key, values in told.items() if key != "data"},
+        },
+    }
+    return Splits(train, val, test, origin)

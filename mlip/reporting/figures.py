@@ -108,6 +108,36 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], only: Sequence[str] = _PA
     return figure
 
 
+def histogram(values: np.ndarray, *, quantity: str, unit: str, title: str) -> Figure:
+    """Draw how often values occur, with median and range above; the count is logarithmic.
+
+    Args:
+        values: Any shape; what is not finite is left out.
+        quantity: What it is, as on the axis: ``energy``.
+        unit: Its unit, empty for a number.
+        title: Title.
+    """
+    values = np.ravel(values)[np.isfinite(np.ravel(values))]
+    figure = _figure(4.3, 3.1)
+    axes = figure.add_subplot()
+    _style(axes, title)
+    axes.set_xlabel(f"{quantity} ({unit})" if unit else quantity)
+    if values.size == 0:
+        axes.set(xticks=[], yticks=[])
+        _corner(axes, "no values", 0.5, 0.5, "center")
+        return figure
+    axes.hist(values, bins=min(60, max(8, int(np.sqrt(values.size)))), color=PALETTE[0], log=True)
+    axes.set_ylabel("count")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    text = f"median {np.median(values):.4g}, {values.min():.4g} to {values.max():.4g}, "
+    text += f"{values.size:,} values".replace(",", "\u202f")
+    axes.set_title(f"{title}\n", loc="left", fontsize=10.5, color=INK, fontweight="bold", pad=8)
+    axes.text(0.0, 1.03, text, transform=axes.transAxes, fontsize=9, color=INK)
+    return figure
+
+
 def panels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return which of loss, energy, forces, stress the rows hold anything to draw for."""
     return [panel for panel in _PANELS if _columns(panel, rows)]

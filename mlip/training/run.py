@@ -17,13 +17,15 @@ from rich.console import Console
 
 from mlip import runtime
 from mlip.calculators.checkpoint import MlipCalculator
+from mlip.data.batching import BudgetLoader
+from mlip.data.loader import batches
+from mlip.data.store.view import sample
 from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.run_report import write_run_report
 from mlip.evaluation.terminal import print_errors
-from mlip.graph import loader
 from mlip.training.callbacks import AtomicCheckpointIO, History, ProgressBar, SaveBest, read_history
 from mlip.training.module import TrainingModule
-from mlip.training.setup import Setup, prepare
+from mlip.training.setup import CHECKED, Setup, prepare
 
 STATE = "last.ckpt"
 FINISHED = "summary.json"
@@ -49,6 +51,9 @@ def run(config: DictConfig) -> Path:
     _quieten_lightning()
     lightning.seed_everything(config.seed, verbose=False)
     setup = prepare(config)
+    train = batches(setup.train, config.data, shuffle=True, seed=config.seed)
+    if isinstance(train, BudgetLoader):
+        setup.findings += train.batches.findings()
     _announce(setup, threads)
     folder.mkdir(parents=True, exist_ok=True)
     if config.start is not None:
@@ -69,14 +74,8 @@ def run(config: DictConfig) -> Path:
     done = len(read_history(folder / "metrics.csv")) if resume else 0
     trainer.fit(
         module,
-        loader(
-            setup.train,
-            config.data.batch_size,
-            shuffle=True,
-            seed=config.seed,
-            workers=config.data.workers,
-        ),
-        loader(setup.val, config.data.batch_size, workers=config.data.workers),
+        train,
+        batches(setup.val, config.data),
         ckpt_path=resume,
         weights_only=True,
     )
@@ -170,6 +169,7 @@ def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trai
         plugins=[AtomicCheckpointIO()],
         logger=instantiate(config.logger) if "_target_" in config.logger else False,
         default_root_dir=str(folder),
+        use_distributed_sampler=not config.data.get("batch"),  # BudgetSampler knows the ranks
         inference_mode=False,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -208,7 +208,8 @@ def _report(
     folder: Path, setup: Setup, best: SaveBest, timing: Mapping[str, Any], device: str
 ) -> None:
     calculator = MlipCalculator(folder / "best.safetensors", device=device)
-    groups = {"test": setup.splits.test, "val": setup.splits.val, "train": setup.splits.train}
+    splits = {"test": setup.splits.test, "val": setup.splits.val, "train": setup.splits.train}
+    groups = {name: sample(frames, CHECKED) for name, frames in splits.items()}
     evaluations = {
         split: evaluate(calculator, frames, label=f"{folder.name} on {split} frames")
         for split, frames in groups.items()

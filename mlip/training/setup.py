@@ -19,12 +19,16 @@ from mlip.data.findings import Finding, require
 from mlip.data.frame import Frame
 from mlip.data.loader import average_neighbors, force_scale, to_graphs
 from mlip.data.sources import Splits
+from mlip.data.store.view import sample
 from mlip.graph import AtomGraph, loader
 from mlip.models.build import PRECISIONS, build, resolve
 from mlip.models.loading import load_with_config
 from mlip.models.potential import Potential
 from mlip.training.loss import Loss
 from mlip.training.metrics import REPORTED
+
+CHECKED = 2000
+"""Frames of each split of a store that are looked at before a training."""
 
 
 @dataclass
@@ -48,8 +52,8 @@ class Setup:
     config: dict[str, Any]
     potential: Potential
     loss: Loss
-    train: list[AtomGraph]
-    val: list[AtomGraph]
+    train: Sequence[AtomGraph]
+    val: Sequence[AtomGraph]
 
 
 def prepare(config: DictConfig) -> Setup:
@@ -61,7 +65,8 @@ def prepare(config: DictConfig) -> Setup:
     loss: Loss = instantiate(config.loss)
     splits: Splits = instantiate(config.data.source)
     findings = _check(splits, loss)
-    if absent := [name for name in loss.names if not any(name in f.labels for f in splits.train)]:
+    looked = sample(splits.train, CHECKED)
+    if absent := [name for name in loss.names if not any(name in f.labels for f in looked)]:
         loss = loss.without(absent)
         findings.append(
             Finding("warning", f"no training frame has {', '.join(absent)}: the loss does without")
@@ -80,7 +85,7 @@ def prepare(config: DictConfig) -> Setup:
         precision = config.model.precision
         potential.to_precision(PRECISIONS[precision])
         model = {**model, "precision": precision}
-        require(check_elements([*splits.train, *splits.val], potential.elements))
+        _require_known(splits, potential)
         train = to_graphs(splits.train, potential.r_max, labels)
         references = _references(config, splits, potential)
     potential.set_energy_references(references.values)
@@ -96,9 +101,21 @@ def _check(splits: Splits, loss: Loss) -> list[Finding]:
         )
     required = [name for name in ("energy", "forces") if name in loss.names]
     groups = {"train": splits.train, "val": splits.val, "test": splits.test}
-    findings = check_splits({name: frames for name, frames in groups.items() if frames}, required)
+    looked = {name: list(sample(frames, CHECKED)) for name, frames in groups.items() if frames}
+    findings = check_splits(looked, required)
     require(findings)
+    if any(len(looked[name]) < len(groups[name]) for name in looked):
+        findings.append(
+            Finding("note", f"{CHECKED} frames of each split were looked at, spread evenly; "
+                    "mlip data doctor STORE looks at more")
+        )  # fmt: skip
     return findings
+
+
+def _require_known(splits: Splits, potential: Potential) -> None:
+    """Refuse elements that the potential to start from was not trained on."""
+    if set(splits.elements) - set(potential.elements):
+        require(check_elements([*splits.train, *splits.val], potential.elements))
 
 
 def _references(
@@ -120,6 +137,7 @@ def _references(
 
 def _shifted(start: Potential, frames: Sequence[Frame]) -> EnergyReferences:
     """Shift the references of a potential by the least-squares fit of its own energy error."""
+    frames = sample(frames, CHECKED)
     graphs = to_graphs(frames, start.r_max, ())
     energies = [
         float(energy)

@@ -7,6 +7,7 @@ from ase import Atoms
 from mlip.data.card import load_frames
 from mlip.data.fingerprint import fingerprint
 from mlip.data.frame import Frame
+from mlip.data.groups import group_of
 from mlip.data.splits import hold_out, hold_out_indices
 
 
@@ -128,3 +129,45 @@ def test_the_fingerprint_of_a_molecule_and_a_slab():
     assert fingerprint(slab) == fingerprint(image)
     higher = Atoms("Li", [[0.1, 0.2, 10.0]], cell=[3, 3, 0], pbc=[True, True, False])
     assert fingerprint(slab) != fingerprint(higher)
+
+
+def grouped(count):
+    frames = frames_of(count)
+    ids = [{"source_id": f"mp-{i // 5}", "trajectory_id": f"t{i // 3}"} for i in range(count)]
+    return [Frame(f.atoms, {}, f.source, info) for f, info in zip(frames, ids, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("by", "key"), [("material", "source_id"), ("trajectory", "trajectory_id")]
+)
+def test_groups_are_never_divided_and_never_move(by, key):
+    frames = grouped(600)
+    train, held = hold_out(frames, 0.2, 3, group=by)
+    assert {f.info[key] for f in train}.isdisjoint({f.info[key] for f in held})
+    assert 60 < len(held) < 180
+    before = {f.source for f in hold_out(frames[:300], 0.2, 3, group=by)[1]}
+    assert before == {f.source for f in held} & {f.source for f in frames[:300]}
+
+
+def test_composition_and_prototype_are_groups():
+    salt = Atoms("Na4Cl4", scaled_positions=SALT, cell=[5.6] * 3, pbc=True)
+    fluoride = Atoms("Li4F4", scaled_positions=SALT, cell=[4.0] * 3, pbc=True)
+    rattled = salt.copy()
+    rattled.positions += 0.3 * np.random.default_rng(0).random((8, 3))
+    first, second, third = (Frame(atoms, {}, "f#0") for atoms in (salt, fluoride, rattled))
+    assert group_of(first, "prototype") == group_of(second, "prototype") == "A1B1#225"
+    assert group_of(third, "prototype") == "A1B1#1"
+    assert group_of(first, "composition") == group_of(third, "composition") == "ClNa"
+    assert group_of(Frame(Atoms("H2O", np.eye(3)), {}), "prototype") == "A1B2"
+
+
+SALT = np.array(
+    [[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]
+) / 2  # fmt: skip
+
+
+def test_a_frame_without_its_group_is_named():
+    with pytest.raises(ValueError, match=r"f#0 has no 'source_id', so that a split by material"):
+        hold_out(frames_of(3), 0.5, 0, group="material")
+    with pytest.raises(ValueError, match=r"give one of them"):
+        hold_out(grouped(3), 0.5, 0, stratify="source_id", group="material")

@@ -1,6 +1,10 @@
 """One reader a file format; ``read`` dispatches and yields frames in internal units."""
 
+import inspect
+import pkgutil
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,10 @@ from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from mlip.data.fields import ASE, HOW_TO_DECLARE, FieldMap, look_alikes
 from mlip.data.frame import Frame
+from mlip.data.json_stream import DAMAGE, open_plain
 from mlip.data.readers.ase_files import read_ase
 from mlip.data.readers.extxyz import read_extxyz
+from mlip.data.readers.format import Format
 from mlip.data.record import Record
 from mlip.errors import suggest
 
@@ -21,18 +27,23 @@ _KNOWN = (
     "name an .extxyz file or one that ASE reads (vasprun.xml, OUTCAR, .traj, .db, .cif, POSCAR)"
 )
 _COMPRESSION = (".gz", ".bz2", ".xz")
+_HEAD = 65536
 
 
 def read(
-    path: str | Path, fields: FieldMap | str | Mapping[str, Any] | None = None
+    path: str | Path,
+    fields: FieldMap | str | Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Iterator[Frame]:
     """Yield the frames of a file, labels in internal units (eV, Å, eV/Å, eV/Å³, ASE sign).
 
     Args:
-        path: An (ext)xyz file (also .gz, .bz2, .xz) or any file that ASE reads.
+        path: A file or folder of a format that a module of this folder declares (``formats()``), an
+            (ext)xyz file (also .gz, .bz2, .xz), or any file that ASE reads.
         fields: Key, unit and convention of each label: a field map, the word ``ase``, or a mapping
-            as in a data card. None is for formats whose units ASE knows (vasprun.xml, .traj, .db,
-            ...); an xyz file that holds labels needs a declaration.
+            as in a data card. None is for formats whose units are known (MPtrj, aselmdb,
+            vasprun.xml, .traj, .db, ...); an xyz file that holds labels needs a declaration.
+        options: Options of the format's reader, ``energy="corrected"`` of MPtrj for instance.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -42,10 +53,11 @@ def read(
     path = Path(path)
     file_format = format_of(path)
     if fields is None:
-        resolved = None if file_format in _XYZ else ASE
+        resolved = default_fields(file_format)
     else:
         resolved = fields if isinstance(fields, FieldMap) else FieldMap.from_config(fields)
-    return _frames(path, file_format, resolved)
+    _require_options(path, file_format, options)
+    return _frames(path, file_format, resolved, options)
 
 
 def read_structures(path: str | Path) -> Iterator[Frame]:
@@ -63,18 +75,39 @@ def read_structures(path: str | Path) -> Iterator[Frame]:
     )
 
 
-def read_records(path: Path, file_format: str) -> Iterator[Record]:
+@cache
+def formats() -> dict[str, Format]:
+    """Return every format that a module of this folder declares, by name."""
+    names = (f"{__name__}.{found.name}" for found in pkgutil.iter_modules(__path__))
+    modules = [import_module(name) for name in names]
+    declared = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
+    return {found.name: found for found in declared}
+
+
+def default_fields(file_format: str) -> FieldMap | None:
+    """Return the keys and units that a format fixes, None where they must be declared."""
+    if file_format in formats():
+        return formats()[file_format].fields
+    return None if file_format in _XYZ else ASE
+
+
+def read_records(path: Path, file_format: str, **options: Any) -> Iterator[Record]:
     """Yield the records of a file, keys and units not interpreted.
 
     Args:
         path: File to read.
         file_format: What ``format_of(path)`` says.
+        options: Options of the format's reader.
 
     Raises:
         ValueError: If the file holds no structure or is damaged.
     """
+    if file_format in formats():
+        records = formats()[file_format].read(path, **options)
+    else:
+        records = read_extxyz(path) if file_format in _XYZ else read_ase(path, file_format)
     empty = True
-    for record in read_extxyz(path) if file_format in _XYZ else read_ase(path, file_format):
+    for record in records:
         empty = False
         yield record
     if empty:
@@ -92,15 +125,45 @@ def format_of(path: Path) -> str:
         folder = path.parent if path.parent.is_dir() else Path()
         near = suggest(path.name, (entry.name for entry in folder.iterdir() if entry.is_file()))
         raise FileNotFoundError(f"{path} does not exist{near if 'mean' in near else ''}")
+    if path.is_file():
+        if path.stat().st_size == 0:
+            raise ValueError(f"{path} is empty; fetch or write it again")
+        _refuse_pickle(path)
+    if (declared := _declared(path)) is not None:
+        return declared
     if not path.is_file():
-        raise ValueError(f"{path} is a folder; name one file in it")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty; fetch or write it again")
-    _refuse_pickle(path)
+        raise ValueError(
+            f"{path} is a folder in which no format is recognised ({', '.join(formats())}); name "
+            "one file in it"
+        )
     name = path.name.removesuffix(path.suffix) if path.suffix in _COMPRESSION else path.name
     if name.endswith((".xyz", ".extxyz")):
         return "extxyz"
     return _guess(path)
+
+
+def _declared(path: Path) -> str | None:
+    """Return the declared format that claims the path, None if there is none."""
+    head = b""
+    if path.is_file():
+        try:
+            with open_plain(path) as handle:
+                head = b"".join(handle.read(_HEAD).split())
+        except DAMAGE:
+            head = b""  # the reader that the name leads to tells what is damaged
+    return next((found.name for found in formats().values() if found.claims(path, head)), None)
+
+
+def _require_options(path: Path, file_format: str, options: Mapping[str, Any]) -> None:
+    known: list[str] = []
+    if file_format in formats():
+        known = list(inspect.signature(formats()[file_format].read).parameters)[1:]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"{path}: the reader of {file_format} has no option {option!r}"
+                f"{suggest(option, known)}"
+            )
 
 
 def _refuse_pickle(path: Path) -> None:
@@ -128,10 +191,12 @@ def _guess(path: Path) -> str:
     return found
 
 
-def _frames(path: Path, file_format: str, fields: FieldMap | None) -> Iterator[Frame]:
+def _frames(
+    path: Path, file_format: str, fields: FieldMap | None, options: Mapping[str, Any]
+) -> Iterator[Frame]:
     seen: dict[str, tuple[str, tuple[int, ...]]] = {}
     found: set[str] = set()
-    for record in read_records(path, file_format):
+    for record in read_records(path, file_format, **options):
         _note_keys(record, seen)
         if fields is None:
             _require_declared(path, seen)
@@ -157,7 +222,9 @@ def _note_keys(record: Record, seen: dict[str, tuple[str, tuple[int, ...]]]) -> 
     """Remember level and shape of each numeric key, for the messages at the end of the file."""
     for level, values in (("graph", record.info), ("atom", record.arrays)):
         for key, value in values.items():
-            if key not in seen and np.asarray(value).dtype.kind in "fiu":
+            if key in seen or isinstance(value, str):
+                continue
+            if np.asarray(value).dtype.kind in "fiu":
                 seen[key] = level, np.shape(value)[1:] if level == "atom" else np.shape(value)
 
 

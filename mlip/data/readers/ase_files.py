@@ -84,7 +84,7 @@ def _record(atoms: Atoms, source: str) -> Record:
             level = "atom"
         (arrays if level == "atom" else info)[key] = value
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
-    return Record(bare, info, arrays, source, _constrained(atoms))
+    return Record(bare, info, arrays, source, fixed_components(atoms))
 
 
 def _info(atoms: Atoms) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _results(atoms: Atoms) -> dict[str, Any]:
     return {key: value for key, value in results.items() if value is not None}
 
 
-def _constrained(atoms: Atoms) -> np.ndarray | None:
+def fixed_components(atoms: Atoms) -> np.ndarray | None:
     """Return (atoms, 3), True where a component is fixed; constraints that only couple are left."""
     fixed = np.zeros((len(atoms), 3), dtype=bool)
     for constraint in atoms.constraints:

@@ -37,10 +37,26 @@ def read_extxyz(path: Path) -> Iterator[Record]:
         ValueError: If a frame is incomplete or malformed, naming file, frame and line.
     """
     with TextIOWrapper(open_with_compression(str(path), "rb"), encoding="utf-8") as handle:
-        lines = _Lines(path, handle)
-        while (header := lines.next_header()) is not None:
-            yield _read_frame(lines, header)
-            lines.index += 1
+        yield from read_part(path, handle)
+
+
+def read_part(path: Path, handle: TextIO, index: int = 0, number: int = 0) -> Iterator[Record]:
+    """Yield the records of an open text that is an (ext)xyz file or a part of one.
+
+    Args:
+        path: The file, for names and messages.
+        handle: The text.
+        index: Number of the first frame in the file.
+        number: Number of lines of the file before the text.
+
+    Raises:
+        ValueError: As :func:`read_extxyz`.
+    """
+    lines = _Lines(path, handle)
+    lines.index, lines.number = index, number
+    while (header := lines.next_header()) is not None:
+        yield _read_frame(lines, header)
+        lines.index += 1
 
 
 class _Lines:

@@ -1,0 +1,89 @@
+"""MPtrj (Deng et al. 2023): the one large JSON, and the parquet copy of MPContribs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlip.data.fields import VOIGT, FieldMap, LabelSource
+from mlip.data.json_stream import stream
+from mlip.data.pymatgen_structure import atoms_of
+from mlip.data.readers.format import Format
+from mlip.data.record import Record
+from mlip.errors import suggest
+
+ENERGIES = {
+    "uncorrected": "uncorrected_total_energy",
+    "corrected": "corrected_total_energy",
+}
+"""Choices of energy: the DFT total energy, or with the MP2020 corrections."""
+
+FUNCTIONAL = "PBE(+U), Materials Project"
+VASP_STRESS = LabelSource(("stress",), "kbar", "compression_positive", VOIGT)
+
+_FIELDS = FieldMap(
+    {
+        "energy": LabelSource(("energy",), "eV"),
+        "forces": LabelSource(("force",), "eV/A"),
+        "stress": LabelSource(("stress",), "kbar", "compression_positive"),
+        "magmoms": LabelSource(("magmom",), "muB"),
+    },
+    declared=False,
+)
+_KEPT = ("corrected_total_energy", "energy_per_atom", "ef_per_atom", "e_per_atom_relaxed",
+         "ef_per_atom_relaxed", "bandgap", "uncorrected_total_energy")  # fmt: skip
+_NEEDED = ("structure", "force", "stress")
+
+
+def read_mptrj(path: Path, energy: str = "uncorrected") -> Iterator[Record]:
+    """Yield the frames of the MPtrj JSON (plain, gz, bz2, xz), one at a time.
+
+    The layout is ``{mp_id: {frame_id: record}}``. Stress is VASP's, in kbar; ``magmom`` is
+    absent where the file says null. Memory does not grow with the file.
+
+    Args:
+        path: ``MPtrj_2022.9_full.json`` or a part of it in the same layout.
+        energy: ``uncorrected`` or ``corrected``; kept in ``info["energy_choice"]``.
+
+    Raises:
+        ValueError: If the file is damaged, or a record lacks a field, naming file and frame.
+    """
+    if energy not in ENERGIES:
+        raise ValueError(f"energy is {energy!r}{suggest(energy, ENERGIES)}")
+    for keys, value in stream(path, 2):
+        yield _record(path, keys, value, energy)
+
+
+def _record(path: Path, keys: tuple[Any, ...], value: Any, energy: str) -> Record:
+    source = f"{path}#{'#'.join(str(key) for key in keys[1:] or keys)}"
+    if len(keys) != 2 or not isinstance(value, dict):
+        raise ValueError(
+            f"{source} is {str(value)[:60]!r}, but the layout {{mp_id: {{frame_id: record}}}} is "
+            "needed; fetch the file again"
+        )
+    for key in (*_NEEDED, ENERGIES[energy]):
+        if value.get(key) is None:
+            raise ValueError(
+                f"{source} has no {key!r}; it holds {', '.join(sorted(value))}. "
+                "Remove the record or fetch the file again"
+            )
+    info = {key: value[key] for key in _KEPT if value.get(key) is not None}
+    info |= {
+        "energy": value[ENERGIES[energy]],
+        "stress": value["stress"],
+        "energy_choice": energy,
+        "source_id": keys[0],
+        "frame_id": keys[1],
+        "trajectory_id": keys[1].rpartition("-")[0] or keys[1],
+        "functional": FUNCTIONAL,
+    }
+    arrays = {"force": value["force"]}
+    if value.get("magmom") is not None:
+        arrays["magmom"] = value["magmom"]
+    return Record(atoms_of(value["structure"], source), info, arrays, source)
+
+
+def _claims(path: Path, head: bytes) -> bool:
+    return head[:1] == b"{" and b'"uncorrected_total_energy":' in head
+
+
+FORMAT = Format("mptrj", read_mptrj, _FIELDS, _claims)

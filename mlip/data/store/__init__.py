@@ -1,0 +1,1 @@
+"""Training store: Arrow shards that are memory-mapped, and a manifest that says what they hold."""
