@@ -1,11 +1,11 @@
 """Several sources on one energy scale: a shift of each element for each source, fitted jointly."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 
 from mlip.data.frame import Frame
 from mlip.errors import suggest
@@ -33,24 +33,6 @@ class Alignment:
     residuals: Mapping[str, tuple[float, float]]
     frames: Mapping[str, int]
     note: str = ""
-
-    def apply(self, source: str, frames: Sequence[Frame]) -> list[Frame]:
-        """Return frames of a source with energies on the scale of the reference."""
-        shift = np.zeros(len(chemical_symbols))
-        for symbol, value in self.shifts.get(source, {}).items():
-            shift[atomic_numbers[symbol]] = value
-        return [
-            replace(
-                frame,
-                labels={
-                    **frame.labels,
-                    "energy": frame.labels["energy"] - shift[frame.atoms.numbers].sum(),
-                },
-            )
-            if "energy" in frame.labels
-            else frame
-            for frame in frames
-        ]
 
     def to_text(self) -> str:
         """Return the report that is printed before a training."""

@@ -16,7 +16,7 @@ from mlip.data.energy_references import (
     fit_energy_references,
     reference_residuals,
 )
-from mlip.data.findings import Finding, examples, require, shortened
+from mlip.data.findings import Finding, by_severity, examples, require, shortened
 from mlip.data.frame import Frame
 from mlip.keys import FIELDS
 from mlip.units import GPA_PER_EV_A3
@@ -75,16 +75,15 @@ def check_splits(
     """
     findings: list[Finding] = []
     for frames in splits.values():
-        findings += _check_split(frames, required, elements)
+        findings += check_source(frames, required, elements)
     sound = {name: [f for f in frames if usable(f.atoms)] for name, frames in splits.items()}
-    findings += check_duplicates(sound)
-    rank = {"error": 0, "warning": 1, "note": 2}
-    return sorted(findings, key=lambda finding: rank[finding.severity])
+    return by_severity(findings + check_duplicates(sound))
 
 
-def _check_split(
-    frames: Sequence[Frame], required: Sequence[str], elements: Sequence[str] | None
+def check_source(
+    frames: Sequence[Frame], required: Sequence[str], elements: Sequence[str] | None = None
 ) -> list[Finding]:
+    """Run every check that looks at one split of one source."""
     if not frames:
         return [Finding("error", "there are no frames; name a file or split that holds some")]
     findings = check_labels(frames, required) + check_geometry(frames)

@@ -32,6 +32,12 @@ def require(findings: Iterable[Finding]) -> None:
         raise ValueError("\n".join(errors))
 
 
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Return errors first, then warnings, then notes."""
+    rank = {"error": 0, "warning": 1, "note": 2}
+    return sorted(findings, key=lambda finding: rank[finding.severity])
+
+
 def examples(names: Sequence[str]) -> str:
     """Return the first few names, and how many there are beside them."""
     more = len(names) - _EXAMPLES

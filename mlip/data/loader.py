@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from mlip.data.batching import Budget, BudgetLoader, BudgetSampler
 from mlip.data.frame import Frame
+from mlip.data.mixture import Mixture, MixtureGraphs
 from mlip.data.store.view import StoreView, sample
 from mlip.graph import AtomGraph, collate, from_arrays, from_atoms, loader
 
@@ -73,11 +74,7 @@ def batches(
     if not batch or set(batch) == {"size"}:
         size = batch["size"] if batch else data["batch_size"]
         return loader(graphs, size, shuffle=shuffle, seed=seed, workers=workers)
-    if isinstance(graphs, StoreGraphs):
-        edges, atoms = graphs.edge_counts, graphs.atom_counts
-    else:
-        edges = np.array([graph.edge_index.shape[1] for graph in graphs])
-        atoms = np.array([graph.positions.shape[0] for graph in graphs])
+    edges, atoms = counts(graphs)
     sampler = BudgetSampler(edges, atoms, Budget.from_config(batch), seed=seed, shuffle=shuffle)
     return BudgetLoader(
         graphs,
@@ -103,6 +100,10 @@ def to_graphs(frames: Sequence[Frame], r_max: float, expect: Sequence[str]) -> S
     """
     if isinstance(frames, StoreView):
         return StoreGraphs(frames, r_max, expect)
+    if isinstance(frames, Mixture):
+        graphs = [to_graphs(part.frames, r_max, expect) for part in frames.parts]
+        edges, atoms = zip(*map(counts, graphs), strict=True)
+        return MixtureGraphs(frames, graphs, edges, atoms)
     graphs = []
     for frame in frames:
         labels = {name: frame.labels[name] for name in expect if name in frame.labels}
@@ -113,12 +114,18 @@ def to_graphs(frames: Sequence[Frame], r_max: float, expect: Sequence[str]) -> S
     return graphs
 
 
+def counts(graphs: Sequence[AtomGraph]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of edges and atoms of each graph, (graphs,); of a store, as it says."""
+    if isinstance(graphs, StoreGraphs | MixtureGraphs):
+        return graphs.edge_counts, graphs.atom_counts
+    edges = np.array([graph.edge_index.shape[1] for graph in graphs], dtype=np.int64)
+    return edges, np.array([graph.positions.shape[0] for graph in graphs], dtype=np.int64)
+
+
 def average_neighbors(graphs: Sequence[AtomGraph]) -> float:
-    """Return the mean number of neighbours of an atom; of a store, by its edge counts."""
-    if isinstance(graphs, StoreGraphs):
-        return float(graphs.edge_counts.sum()) / max(int(graphs.atom_counts.sum()), 1)
-    atoms = sum(graph.num_nodes or 0 for graph in graphs)
-    return sum(graph.edge_index.shape[1] for graph in graphs) / max(atoms, 1)
+    """Return the mean number of neighbours of an atom."""
+    edges, atoms = counts(graphs)
+    return float(edges.sum()) / max(int(atoms.sum()), 1)
 
 
 def force_scale(frames: Sequence[Frame]) -> float:

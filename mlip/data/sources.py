@@ -1,4 +1,4 @@
-"""Where training frames come from: a data card, or one's own files."""
+"""Where training frames come from: a data card, one's own files, or a store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,11 @@ from typing import Any
 
 from ase.data import atomic_numbers
 
+from mlip.data.alignment import Alignment
 from mlip.data.card import load_card, load_frames
 from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
+from mlip.data.mixture import Mixture
 from mlip.data.readers import read
 from mlip.data.splits import hold_out
 from mlip.data.store.reader import Store
@@ -25,44 +27,51 @@ class Splits:
         val: Frames that choose the best checkpoint.
         test: Frames that nothing before the final report has seen; may be empty.
         origin: Name and level of theory, kept in the checkpoint.
+        alignment: How the energies of several sources were brought together.
     """
 
     train: Sequence[Frame]
     val: Sequence[Frame]
     test: Sequence[Frame]
     origin: Mapping[str, Any]
+    alignment: Alignment | None = None
 
     @property
     def elements(self) -> list[str]:
         """Symbols of all frames, in the order of the periodic table."""
-        splits = (self.train, self.val, self.test)
-        views = [frames for frames in splits if isinstance(frames, StoreView)]
-        found = {(atomic_numbers[e], e) for view in views for e in view.elements} | {
-            (int(number), symbol)
-            for frames in splits
-            if not isinstance(frames, StoreView)
-            for frame in frames
-            for number, symbol in zip(
-                frame.atoms.numbers, frame.atoms.get_chemical_symbols(), strict=True
-            )
-        }
-        return [symbol for _, symbol in sorted(found)]
+        found = set().union(*map(_elements, (self.train, self.val, self.test)))
+        return sorted(found, key=atomic_numbers.__getitem__)
 
 
-def from_card(card: str, val_fraction: float, stratify: str | None = None, seed: int = 0) -> Splits:
+def _elements(frames: Sequence[Frame]) -> set[str]:
+    if isinstance(frames, StoreView):
+        return set(frames.elements)
+    if isinstance(frames, Mixture):
+        return set().union(*(_elements(part.frames) for part in frames.parts))
+    return {symbol for frame in frames for symbol in set(frame.atoms.symbols)}
+
+
+def from_card(
+    card: str,
+    val_fraction: float,
+    stratify: str | None = None,
+    group: str | None = None,
+    seed: int = 0,
+) -> Splits:
     """Return the splits of a data card; validation frames are held out of ``train``.
 
     Args:
         card: Name of a folder in ``datasets/``.
         val_fraction: Share of the training frames to validate with.
         stratify: Info key within which to hold out evenly.
+        group: What must not be divided, ``material`` for instance (``mlip.data.groups``).
         seed: Seed of the hold-out.
 
     Raises:
         ValueError: If the card has no ``train`` split, or a file does not match its card.
     """
     loaded = load_card(card)
-    train, val = hold_out(load_frames(loaded, "train"), val_fraction, seed, stratify)
+    train, val = hold_out(load_frames(loaded, "train"), val_fraction, seed, stratify, group)
     test = load_frames(loaded, "test") if "test" in loaded.files else []
     origin = {
         "data": loaded.name,

@@ -198,6 +198,8 @@ def _announce(setup: Setup, threads: int) -> None:
         f"{frames['val']} validation, {frames['test']} test frames  ·  "
         f"{', '.join(setup.potential.elements)}  ·  {weights:,} weights  ·  {threads} threads"
     )
+    if setup.splits.alignment is not None:
+        console.print(setup.splits.alignment.to_text())
     for finding in setup.findings:
         console.print(f"{finding.severity}: {finding.message}")
     if setup.references.note:

@@ -1,6 +1,6 @@
 """Everything before the first step: data checked, references fitted, potential built."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,16 +8,17 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mlip.data.check_structures import check_elements
-from mlip.data.checks import check_splits
+from mlip.data.check_structures import check_duplicates, check_elements
+from mlip.data.checks import check_source, check_splits
 from mlip.data.energy_references import (
     EnergyReferences,
     fit_energy_references,
     given_energy_references,
 )
-from mlip.data.findings import Finding, require
+from mlip.data.findings import Finding, by_severity, require
 from mlip.data.frame import Frame
 from mlip.data.loader import average_neighbors, force_scale, to_graphs
+from mlip.data.mixture import Mixture
 from mlip.data.sources import Splits
 from mlip.data.store.view import sample
 from mlip.graph import AtomGraph, loader
@@ -102,7 +103,10 @@ def _check(splits: Splits, loss: Loss) -> list[Finding]:
     required = [name for name in ("energy", "forces") if name in loss.names]
     groups = {"train": splits.train, "val": splits.val, "test": splits.test}
     looked = {name: list(sample(frames, CHECKED)) for name, frames in groups.items() if frames}
-    findings = check_splits(looked, required)
+    if isinstance(splits.train, Mixture):
+        findings = by_severity([*_of_sources(groups, required), *check_duplicates(looked)])
+    else:
+        findings = check_splits(looked, required)
     require(findings)
     if any(len(looked[name]) < len(groups[name]) for name in looked):
         findings.append(
@@ -110,6 +114,19 @@ def _check(splits: Splits, loss: Loss) -> list[Finding]:
                     "mlip data doctor STORE looks at more")
         )  # fmt: skip
     return findings
+
+
+def _of_sources(groups: Mapping[str, Sequence[Frame]], required: Sequence[str]) -> list[Finding]:
+    """Check each source of a mixture by itself: functionals and energies differ between them."""
+    parts = [
+        part for frames in groups.values() if isinstance(frames, Mixture) for part in frames.parts
+    ]
+    return [
+        Finding(found.severity, f"{part.name}: {found.message}")
+        for part in parts
+        if part.frames
+        for found in check_source(list(sample(part.frames, CHECKED)), required)
+    ]
 
 
 def _require_known(splits: Splits, potential: Potential) -> None:
@@ -131,8 +148,18 @@ def _references(
             f"energy_references is {given!r}: write fit, or a mapping such as {{Li: -0.29}} in eV"
         )
     if start is None:
-        return fit_energy_references(splits.train)
+        return _trained(fit_energy_references(splits.train), splits)
     return _shifted(start, splits.train)
+
+
+def _trained(references: EnergyReferences, splits: Splits) -> EnergyReferences:
+    """Refuse elements that are only in frames to validate or test with."""
+    if missing := [symbol for symbol in splits.elements if symbol not in references.values]:
+        raise ValueError(
+            f"no training frame has {', '.join(missing)}, but validation or test frames have: "
+            "leave these out (mlip data select … elements=…), or hold out other frames (seed=…)"
+        )
+    return references
 
 
 def _shifted(start: Potential, frames: Sequence[Frame]) -> EnergyReferences:

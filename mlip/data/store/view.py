@@ -1,7 +1,7 @@
 """Part of a store as a sequence of frames that are made when asked for."""
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 
@@ -41,13 +41,25 @@ class StoreView(Sequence[Frame]):
         """Symbols of the whole store, in the order of the periodic table."""
         return tuple(self.store.manifest.elements)
 
+    def take(self, chosen: np.ndarray) -> "StoreView":
+        """Return some of the frames by their place in this view."""
+        return StoreView(self.store, self.indices[chosen])
+
+
+@runtime_checkable
+class LazyFrames(Protocol):
+    """Frames that are made when asked for, of which some can be chosen without making them."""
+
+    def take(self, chosen: np.ndarray) -> Sequence[Frame]:
+        """Return some of the frames by their place."""
+        ...
+
 
 def sample(frames: Sequence[Frame], limit: int) -> Sequence[Frame]:
-    """Return at most ``limit`` frames of a store, spread evenly; other sequences as they are."""
-    if not isinstance(frames, StoreView) or len(frames) <= limit:
+    """Return at most ``limit`` frames of a store, spread evenly; a list as it is."""
+    if not isinstance(frames, LazyFrames) or len(frames) <= limit:
         return frames
-    chosen = np.linspace(0, len(frames) - 1, limit).astype(np.int64)
-    return StoreView(frames.store, frames.indices[chosen])
+    return frames.take(np.linspace(0, len(frames) - 1, limit).astype(np.int64))
 
 
 def divide(
