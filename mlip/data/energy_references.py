@@ -1,4 +1,4 @@
-"""Energy of each element, fitted by least squares or given, that a model adds to its output."""
+"""Energy of each element, fitted, given or of isolated atoms, that a model adds to its output."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from mlip.errors import suggest
 
 _COLUMNS = len(chemical_symbols) + 1  # by atomic number, and the energy
 _CHUNK = 20_000  # rows that are held at once
+_ISOLATED = 8.0  # Å between an atom and its images, from which on it counts as isolated
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,53 @@ def given_energy_references(
             raise ValueError(f"energy_references.{symbol} is {value!r}; give a finite number in eV")
     _require(values, elements)
     return EnergyReferences({k: float(v) for k, v in values.items()}, 0, len(values), float("nan"))
+
+
+def is_isolated(frame: Frame) -> bool:
+    """Return whether a frame is one atom, at least 8 Å from its periodic images if it has any."""
+    atoms = frame.atoms
+    if len(atoms) != 1:
+        return False
+    periodic = atoms.cell.array[np.asarray(atoms.pbc)]
+    if not len(periodic):
+        return True
+    lengths = np.linalg.norm(atoms.cell.minkowski_reduce()[0].array, axis=1)
+    lengths = lengths[np.asarray(atoms.pbc)]
+    return bool(lengths.min() >= _ISOLATED)
+
+
+def isolated_energy_references(
+    frames: Iterable[Frame], elements: Iterable[str]
+) -> EnergyReferences:
+    """Return the energies of the isolated atoms among frames, eV.
+
+    Args:
+        frames: Frames; those of one atom without neighbours count.
+        elements: Symbols that must be there.
+
+    Raises:
+        ValueError: If an element has no isolated atom, or has two of different energies.
+    """
+    found: dict[str, tuple[float, str]] = {}
+    for frame in frames:
+        if not (is_isolated(frame) and _has_energy(frame)):
+            continue
+        symbol, energy = str(frame.atoms.symbols[0]), float(frame.labels["energy"])
+        other, source = found.setdefault(symbol, (energy, frame.source))
+        if abs(other - energy) > 1e-3:
+            raise ValueError(
+                f"{frame.source} and {source} are both an isolated {symbol}, with {energy} and "
+                f"{other} eV: keep the one of the right spin state"
+            )
+    if missing := [symbol for symbol in elements if symbol not in found]:
+        raise ValueError(
+            f"energy_references is isolated, but there is no isolated atom of {', '.join(missing)} "
+            f"(found: {', '.join(found) or 'none'}): add a frame of each atom alone in a box of at "
+            "least 8 Å, name a file of them (energy_references={isolated: FILE, units: ase}), or "
+            "use energy_references=fit"
+        )
+    values = {symbol: energy for symbol, (energy, _) in found.items()}
+    return EnergyReferences(values, 0, len(values), float("nan"))
 
 
 def reference_residuals(frames: Sequence[Frame], references: EnergyReferences) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Training on several sources at once: their frames, and the alignment of their energies."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mlip.data.alignment import Alignment, align, require_one_kind
@@ -18,7 +17,7 @@ _OF_STORE = ("val_fraction", "test_fraction", "group")
 _OF_FILE = ("units", "val", "test", "val_fraction", "test_fraction", "stratify", "group", "options")
 
 
-def from_mixture(  # noqa: PLR0913  the choices of configs/data/mixture.yaml
+def from_mixture(
     sources: Mapping[str, Mapping[str, Any]],
     *,
     reference: str | None = None,

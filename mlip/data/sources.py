@@ -1,14 +1,16 @@
 """Where training frames come from: a data card, one's own files, or a store."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase.data import atomic_numbers
 
 from mlip.data.alignment import Alignment
 from mlip.data.card import load_card, load_frames
+from mlip.data.energy_references import is_isolated
 from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
 from mlip.data.mixture import Mixture
@@ -41,6 +43,36 @@ class Splits:
         """Symbols of all frames, in the order of the periodic table."""
         found = set().union(*map(_elements, (self.train, self.val, self.test)))
         return sorted(found, key=atomic_numbers.__getitem__)
+
+
+def without_isolated(splits: Splits) -> tuple[Splits, list[Frame]]:
+    """Return splits without isolated atoms, and these.
+
+    Raises:
+        ValueError: For a mixture, in which each source has atoms of its own.
+    """
+    if splits.alignment is not None or isinstance(splits.train, Mixture):
+        raise ValueError(
+            "energy_references is isolated, but the data is a mixture: name the file of the atoms "
+            "of the reference source, energy_references={isolated: FILE, units: ase}"
+        )
+    kept, atoms = {}, []
+    for name in ("train", "val", "test"):
+        frames: Sequence[Frame] = getattr(splits, name)
+        places = [int(i) for i in _single(frames) if is_isolated(frames[int(i)])]
+        atoms += [frames[place] for place in places]
+        rest = np.setdiff1d(np.arange(len(frames)), places)
+        if isinstance(frames, StoreView):
+            kept[name] = frames.take(rest)
+        else:
+            kept[name] = [frames[int(place)] for place in rest]
+    return replace(splits, **kept), atoms
+
+
+def _single(frames: Sequence[Frame]) -> np.ndarray:
+    if isinstance(frames, StoreView):
+        return np.flatnonzero(frames.store.atom_counts[frames.indices] == 1)
+    return np.flatnonzero([len(frame) == 1 for frame in frames])
 
 
 def _elements(frames: Sequence[Frame]) -> set[str]:

@@ -14,13 +14,16 @@ from mlip.data.energy_references import (
     EnergyReferences,
     fit_energy_references,
     given_energy_references,
+    isolated_energy_references,
 )
 from mlip.data.findings import Finding, by_severity, require
 from mlip.data.frame import Frame
 from mlip.data.loader import average_neighbors, force_scale, to_graphs
 from mlip.data.mixture import Mixture
-from mlip.data.sources import Splits
+from mlip.data.readers import read
+from mlip.data.sources import Splits, without_isolated
 from mlip.data.store.view import sample
+from mlip.errors import suggest
 from mlip.graph import AtomGraph, loader
 from mlip.models.build import PRECISIONS, build, resolve
 from mlip.models.loading import load_with_config
@@ -65,6 +68,9 @@ def prepare(config: DictConfig) -> Setup:
     """
     loss: Loss = instantiate(config.loss)
     splits: Splits = instantiate(config.data.source)
+    isolated: list[Frame] = []
+    if config.energy_references == "isolated":
+        splits, isolated = without_isolated(splits)
     findings = _check(splits, loss)
     looked = sample(splits.train, CHECKED)
     if absent := [name for name in loss.names if not any(name in f.labels for f in looked)]:
@@ -80,7 +86,7 @@ def prepare(config: DictConfig) -> Setup:
         model = resolve(model, splits.elements, average_neighbors(train))
         potential = build(model)
         potential.set_scale(force_scale(splits.train))
-        references = _references(config, splits)
+        references = _references(config, splits, isolated)
     else:
         potential, model = load_with_config(config.start, head=config.start_head)
         precision = config.model.precision
@@ -88,7 +94,7 @@ def prepare(config: DictConfig) -> Setup:
         model = {**model, "precision": precision}
         _require_known(splits, potential)
         train = to_graphs(splits.train, potential.r_max, labels)
-        references = _references(config, splits, potential)
+        references = _references(config, splits, isolated, potential)
     potential.set_energy_references(references.values)
     val = to_graphs(splits.val, potential.r_max, labels)
     return Setup(splits, findings, references, model, potential.train(), loss, train, val)
@@ -135,19 +141,33 @@ def _require_known(splits: Splits, potential: Potential) -> None:
         require(check_elements([*splits.train, *splits.val], potential.elements))
 
 
+REFERENCES = ("auto", "fit", "isolated", "foundation")
+"""Words for ``energy_references``; a mapping of energies or of a file of atoms is the other way."""
+
+
 def _references(
-    config: DictConfig, splits: Splits, start: Potential | None = None
+    config: DictConfig, splits: Splits, isolated: Sequence[Frame], start: Potential | None = None
 ) -> EnergyReferences:
-    """References given, fitted, or (for a potential to start from) fitted to what it misses."""
+    """References given, fitted, of isolated atoms, or shifted by what a potential misses."""
+    elements = start.elements if start else splits.elements
     given = config.energy_references
     if OmegaConf.is_dict(given):
-        values: dict[str, float] = OmegaConf.to_container(given)  # type: ignore[assignment]
-        return given_energy_references(values, start.elements if start else splits.elements)
-    if given != "fit":
+        values: dict[str, Any] = OmegaConf.to_container(given)  # type: ignore[assignment]
+        if "isolated" in values:
+            return isolated_energy_references(
+                read(values["isolated"], values.get("units")), splits.elements
+            )
+        return given_energy_references(values, elements)
+    if given not in REFERENCES:
         raise ValueError(
-            f"energy_references is {given!r}: write fit, or a mapping such as {{Li: -0.29}} in eV"
+            f"energy_references is {given!r}{suggest(str(given), REFERENCES)}, a mapping such as "
+            "{Li: -0.29} in eV, or {isolated: FILE, units: ase}"
         )
-    if start is None:
+    if given == "foundation" and start is None:
+        raise ValueError("energy_references is foundation: name the potential by start=FILE")
+    if given == "isolated":
+        return isolated_energy_references(isolated, splits.elements)
+    if start is None or given == "fit":
         return _trained(fit_energy_references(splits.train), splits)
     return _shifted(start, splits.train)
 

@@ -32,11 +32,6 @@ def test_exact_shifts_are_found_and_taken_out():
     assert alignment.residuals["own"][0] > 0.1
     assert alignment.residuals["own"][1] == pytest.approx(0, abs=1e-10)
     assert not alignment.note
-    for before, after in zip(sources["own"], alignment.apply("own", sources["own"]), strict=True):
-        expected = sum(ENERGIES[s] for s in before.atoms.symbols)
-        assert float(after.labels["energy"]) == pytest.approx(expected)
-        assert before.labels["energy"] is not after.labels["energy"]
-    assert alignment.apply("mp", sources["mp"])[0].labels == sources["mp"][0].labels
     assert "minus Li +0.300, S -1.200 eV/atom" in alignment.to_text()
     assert alignment.to_card()["shifts"]["own"]["Li"] == pytest.approx(0.3)
 
