@@ -105,7 +105,7 @@ def test_taking_some_frames_keeps_their_order(folder):
     [
         ({"li": {"card": "mlearn_li"}}, "names li: give two or more"),
         ({"li": {"card": "mlearn_li"}, "b": {}}, "one of path"),
-        ({"li": {"card": "mlearn_li"}, "b": {"path": "x.extxyz"}}, "data.sources.b.units is missing"),
+        ({"li": {"card": "mlearn_li"}, "b": {"path": "x.extxyz"}}, "sources.b.units is missing"),
         ({"li": {"card": "mlearn_li", "wieght": 2}, "b": {}}, "did you mean 'weight'"),
     ],
 )  # fmt: skip
@@ -115,7 +115,7 @@ def test_bad_sources(sources, message):
 
 
 def test_a_wrong_reference(folder):
-    with pytest.raises(ValueError, match="data.reference is 'lithium', no source"):
+    with pytest.raises(ValueError, match=r"data.reference is 'lithium', no source"):
         from_mixture({"li": {"card": "mlearn_li"},
                       "o": {"path": str(folder / "store")}}, reference="lithium")  # fmt: skip
 
