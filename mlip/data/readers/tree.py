@@ -1,0 +1,155 @@
+"""A tree of calculations: a folder in which each folder is one calculation of VASP, QE or CP2K."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mlip.data.fields import ASE
+from mlip.data.json_stream import DAMAGE, open_plain
+from mlip.data.readers import cp2k, espresso, outcar, vasprun
+from mlip.data.readers.dft import UNCONVERGED, UNFINISHED, require_choice
+from mlip.data.readers.format import Format
+from mlip.data.readers.magmoms_beside import with_magmoms
+from mlip.data.record import Record
+from mlip.errors import suggest
+
+_VASP = (("vasprun.xml", vasprun.FORMAT), ("OUTCAR", outcar.FORMAT))
+_PRINTED = (".out", ".pwo", ".log")
+_TEXTS = (espresso.FORMAT, cp2k.FORMAT)
+_COMPRESSION = ("", ".gz", ".bz2", ".xz")
+_HEAD = 65536
+
+
+def read_tree(  # noqa: PLR0913  the options of the four readers, and the folders left out
+    path: Path,
+    skip: Sequence[str] = (),
+    energy: str = "sigma0",
+    unconverged: str = "mark",
+    unfinished: str = "refuse",
+    charges: str | None = None,
+) -> Iterator[Record]:
+    """Yield the frames of every calculation in a folder, at any depth.
+
+    Each folder that holds an output is one calculation, and its best file is read once:
+    vasprun.xml before OUTCAR, else an output of pw.x or CP2K. Info: ``source_id`` and
+    ``trajectory_id`` the folder relative to ``path``, ``frame_id`` the number of the ionic step,
+    ``functional``, ``pseudopotentials`` and ``encut`` as far as the output tells them. Magnetic
+    moments, which vasprun.xml lacks, are taken from the OUTCAR beside it.
+
+    Args:
+        path: The folder.
+        skip: Folders of calculations, relative to ``path``, that are left out with all below them.
+        energy: See :func:`mlip.data.readers.vasprun.read_vasprun`; VASP only.
+        unconverged: ``mark`` or ``refuse`` electronic steps that did not converge.
+        unfinished: ``refuse`` runs that did not finish, or ``keep`` their complete steps.
+        charges: Partial charges; see the readers.
+
+    Raises:
+        ValueError: If a calculation is damaged, a folder holds several outputs, or ``skip`` names
+            what is not there; the message names the folder and how to leave it out.
+    """
+    require_choice(path, "energy", energy, vasprun.ENERGIES)
+    require_choice(path, "unconverged", unconverged, UNCONVERGED)
+    require_choice(path, "unfinished", unfinished, UNFINISHED)
+    skipped = [skip] if isinstance(skip, str) else [str(name).strip("/") for name in skip]
+    used: set[str] = set()
+    calculations: list[str] = []
+    for folder in _folders(path):
+        name = folder.relative_to(path).as_posix()
+        calculations.append(name)
+        if left := {s for s in skipped if name == s or name.startswith(f"{s}/")}:
+            used |= left
+            continue
+        options = {"unconverged": unconverged, "unfinished": unfinished, "charges": charges}
+        yield from _calculation(folder, name, options, energy)
+    if missing := sorted(set(skipped) - used):
+        raise ValueError(
+            f"{path}: skip names {missing[0]!r}, which is no calculation there"
+            f"{suggest(missing[0], calculations)}"
+        )
+
+
+def calculation_file(folder: Path) -> tuple[Path, Format] | None:
+    """Return the best output in a folder and its format, None if it holds none.
+
+    Raises:
+        ValueError: If there are several outputs of pw.x or CP2K, of which none is better.
+    """
+    for name, found in _VASP:
+        for ending in _COMPRESSION:
+            if (file := folder / f"{name}{ending}").is_file() and file.stat().st_size:
+                return file, found
+    printed = [
+        (file, found)
+        for file in sorted(folder.iterdir())
+        if file.is_file() and _bare(file.name).endswith(_PRINTED)
+        for found in _TEXTS
+        if found.claims(file, _head(file))
+    ]
+    if len(printed) > 1:
+        raise ValueError(
+            f"{folder} holds {len(printed)} outputs ({', '.join(f.name for f, _ in printed[:3])}); "
+            "give each calculation a folder of its own, or leave this one out with "
+            f"skip=[{folder.name!r}]"
+        )
+    return printed[0] if printed else None
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """Yield the folders that hold an output, in order; hidden ones are no calculations."""
+    for folder in [path, *sorted(x for x in path.rglob("*") if x.is_dir())]:
+        hidden = any(part.startswith(".") for part in folder.relative_to(path).parts)
+        if not hidden and calculation_file(folder) is not None:
+            yield folder
+
+
+def _calculation(
+    folder: Path, name: str, options: dict[str, str | None], energy: str
+) -> Iterator[Record]:
+    found = calculation_file(folder)
+    assert found is not None
+    file, file_format = found
+    is_vasp = file_format in (vasprun.FORMAT, outcar.FORMAT)
+    records = file_format.read(file, **options, **({"energy": energy} if is_vasp else {}))
+    if file_format is vasprun.FORMAT:
+        records = with_magmoms(records, file)
+    empty = True
+    try:
+        for record in records:
+            empty = False
+            info = {**record.info, "source_id": name, "trajectory_id": name}
+            yield replace(record, info=info)
+    except ValueError as error:
+        raise ValueError(f"{error}; or leave this calculation out with skip=[{name!r}]") from error
+    if empty:
+        raise ValueError(
+            f"{file} holds no ionic step; repeat the calculation, or leave it out with "
+            f"skip=[{name!r}]"
+        )
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"\.(gz|bz2|xz)$", "", name)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with open_plain(path) as handle:
+            return b"".join(handle.read(_HEAD).split())
+    except DAMAGE:
+        return b""
+
+
+def _claims(path: Path, head: bytes) -> bool:
+    if not path.is_dir():
+        return False
+    try:
+        return next(_folders(path), None) is not None
+    except ValueError:  # several outputs in one folder: told when it is read
+        return True
+
+
+# Formats are asked in the order of their modules' names: those that know a folder by its own files
+# (aselmdb, deepmd) come before this one, which looks below it.
+FORMAT = Format(name="calculations", read=read_tree, fields=ASE, claims=_claims)
