@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -138,4 +139,5 @@ def _numbers(
 def _same_place(atoms: Atoms, positions: np.ndarray, units: Sequence[float]) -> bool:
     """Return whether the atoms lie there, up to lattice vectors and the unit of the file."""
     offsets = (positions * unit - atoms.positions for unit in units)
-    return any(find_mic(x, atoms.cell, atoms.pbc)[1].max() < TOLERANCE for x in offsets)
+    pbc: Any = atoms.pbc  # annotated as a flag in ASE, which takes three as well
+    return any(find_mic(x, atoms.cell, pbc)[1].max() < TOLERANCE for x in offsets)

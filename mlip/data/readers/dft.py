@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 
 from mlip.errors import suggest
 
@@ -92,10 +91,5 @@ def masked(fixed: np.ndarray, cell: np.ndarray) -> np.ndarray | None:
     if not fixed.any():
         return None
     along_axes = np.allclose(cell, np.diag(np.diag(cell)), atol=1e-8)
-    every = np.broadcast_to(fixed.any(axis=1)[:, None], fixed.shape)
-    return fixed.copy() if along_axes else every.copy()
-
-
-def bare(atoms: Atoms) -> Atoms:
-    """Return the structure without calculator, constraints or arrays."""
-    return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
+    held = np.any(fixed, axis=1, keepdims=True)
+    return fixed.copy() if along_axes else np.broadcast_to(held, fixed.shape).copy()

@@ -26,6 +26,9 @@ def with_magmoms(records: Iterable[Record], vasprun: Path) -> Iterator[Record]:
         return
     others = read_outcar(found, unfinished="keep", charges="none")
     for record in records:
+        if not record.info["spin_polarised"]:
+            yield record
+            continue
         other = next(others, None)
         if other is None or not _same(record, other):
             raise ValueError(

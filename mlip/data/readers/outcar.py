@@ -38,7 +38,7 @@ _REACHED = "EDIFF is reached"
 _BORN = "BORN EFFECTIVE CHARGES"
 _TAG = re.compile(r"\b([A-Z][A-Z_]*)\s*=\s*([^\s;]+)")
 _TAGS = ("GGA", "METAGGA", "LEXCH", "LHFCALC", "HFSCREEN", "AEXX", "LDAU", "IVDW", "LUSE_VDW",
-         "ENCUT", "NELECT")  # fmt: skip
+         "ENCUT", "NELECT", "ISPIN", "LNONCOLLINEAR")  # fmt: skip
 _LEXCH = {"2": "CA", "7": "91", "8": "PE", "13": "AM", "14": "PS"}
 
 

@@ -21,7 +21,7 @@ _COMPRESSION = ("", ".gz", ".bz2", ".xz")
 _HEAD = 65536
 
 
-def read_tree(  # noqa: PLR0913  the options of the four readers, and the folders left out
+def read_tree(
     path: Path,
     skip: Sequence[str] = (),
     energy: str = "sigma0",

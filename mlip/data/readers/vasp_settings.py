@@ -57,9 +57,11 @@ def pseudopotentials(symbols: Sequence[str], titles: Sequence[str]) -> str:
 
 
 def settings(tags: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that energies depend on: the cutoff in eV, if it is told."""
+    """Return settings that energies depend on: cutoff in eV if it is told, and spin."""
     cutoff = tags.get("ENCUT") or tags.get("ENMAX")
-    return {"encut": float(cutoff)} if cutoff and re.fullmatch(r"[\d.]+", cutoff) else {}
+    found = {"encut": float(cutoff)} if cutoff and re.fullmatch(r"[\d.]+", cutoff) else {}
+    spins = tags.get("ISPIN") == "2" or tags.get("LNONCOLLINEAR", "F").strip(".")[:1] == "T"
+    return found | {"spin_polarised": spins}
 
 
 def total_charge(
