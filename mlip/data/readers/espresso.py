@@ -106,7 +106,7 @@ def _text(path: Path) -> str:
 def _parts(text: str) -> list[str]:
     """Return the text of each configuration that has results, as ASE divides the file."""
     starts = sorted(m.start() for word in _STARTS for m in re.finditer(re.escape(word), text))
-    parts = [text[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    parts = [text[a:b] for a, b in zip(starts, [*starts, None][1:], strict=True)]
     return [part for part in parts if any(word in part for word in _RESULTS)]
 
 
