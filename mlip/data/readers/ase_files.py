@@ -64,6 +64,9 @@ def record_of(atoms: Atoms, source: str) -> Record:
         if level == "graph" and np.shape(value)[:1] == (len(atoms),) and key not in FIELDS:
             level = "atom"
         (arrays if level == "atom" else info)[key] = value
+    if "hirshfeld_charges" in arrays and "charges" not in arrays:  # FHI-aims
+        arrays["charges"] = arrays.pop("hirshfeld_charges")
+        info["charge_partition"] = "hirshfeld"
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
     return Record(bare, info, arrays, source, fixed_components(atoms))
 

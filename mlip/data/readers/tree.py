@@ -1,5 +1,6 @@
 """A tree of calculations: a folder in which each folder is one calculation of VASP, QE or CP2K."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,8 +18,11 @@ from mlip.errors import suggest
 _VASP = (("vasprun.xml", vasprun.FORMAT), ("OUTCAR", outcar.FORMAT))
 _PRINTED = (".out", ".pwo", ".log")
 _TEXTS = (espresso.FORMAT, cp2k.FORMAT)
-_COMPRESSION = ("", ".gz", ".bz2", ".xz")
 _HEAD = 65536
+_LEAVE_OUT = (
+    "leave this calculation out with skip=[{name!r}], or give its folder a name that begins with a "
+    "dot"
+)
 
 
 def read_tree(
@@ -53,6 +57,7 @@ def read_tree(
     require_choice(path, "unconverged", unconverged, UNCONVERGED)
     require_choice(path, "unfinished", unfinished, UNFINISHED)
     skipped = [skip] if isinstance(skip, str) else [str(name).strip("/") for name in skip]
+    options = {"unconverged": unconverged, "unfinished": unfinished, "charges": charges}
     used: set[str] = set()
     calculations: list[str] = []
     for folder in _folders(path):
@@ -60,9 +65,8 @@ def read_tree(
         calculations.append(name)
         if left := {s for s in skipped if name == s or name.startswith(f"{s}/")}:
             used |= left
-            continue
-        options = {"unconverged": unconverged, "unfinished": unfinished, "charges": charges}
-        yield from _calculation(folder, name, options, energy)
+        else:
+            yield from _calculation(folder, name, options, energy)
     if missing := sorted(set(skipped) - used):
         raise ValueError(
             f"{path}: skip names {missing[0]!r}, which is no calculation there"
@@ -70,46 +74,48 @@ def read_tree(
         )
 
 
-def calculation_file(folder: Path) -> tuple[Path, Format] | None:
-    """Return the best output in a folder and its format, None if it holds none.
+def outputs(folder: Path) -> list[tuple[Path, Format]]:
+    """Return the outputs in a folder and their formats: one if there is a best one.
 
-    Raises:
-        ValueError: If there are several outputs of pw.x or CP2K, of which none is better.
+    Several are returned where none is better than the others: runs of VASP under other names
+    (``OUTCAR.1``), or several outputs of pw.x or CP2K.
     """
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.stat().st_size)
     for name, found in _VASP:
-        for ending in _COMPRESSION:
-            if (file := folder / f"{name}{ending}").is_file() and file.stat().st_size:
-                return file, found
-    printed = [
+        if best := [(file, found) for file in files if _bare(file.name) == name]:
+            return best[:1]
+    for name, found in _VASP:
+        stem = name.removesuffix(".xml")
+        if runs := [(file, found) for file in files if file.name.startswith(stem)]:
+            return runs
+    return [
         (file, found)
-        for file in sorted(folder.iterdir())
-        if file.is_file() and _bare(file.name).endswith(_PRINTED)
+        for file in files
+        if _bare(file.name).endswith(_PRINTED)
         for found in _TEXTS
         if found.claims(file, _head(file))
     ]
-    if len(printed) > 1:
-        raise ValueError(
-            f"{folder} holds {len(printed)} outputs ({', '.join(f.name for f, _ in printed[:3])}); "
-            "give each calculation a folder of its own, or leave this one out with "
-            f"skip=[{folder.name!r}]"
-        )
-    return printed[0] if printed else None
 
 
 def _folders(path: Path) -> Iterator[Path]:
     """Yield the folders that hold an output, in order; hidden ones are no calculations."""
-    for folder in [path, *sorted(x for x in path.rglob("*") if x.is_dir())]:
-        hidden = any(part.startswith(".") for part in folder.relative_to(path).parts)
-        if not hidden and calculation_file(folder) is not None:
-            yield folder
+    for name, below, _ in os.walk(path):
+        below[:] = sorted(folder for folder in below if not folder.startswith("."))
+        if outputs(Path(name)):
+            yield Path(name)
 
 
 def _calculation(
     folder: Path, name: str, options: dict[str, str | None], energy: str
 ) -> Iterator[Record]:
-    found = calculation_file(folder)
-    assert found is not None
-    file, file_format = found
+    out = _LEAVE_OUT.format(name=name)
+    found = outputs(folder)
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} holds {len(found)} outputs ({', '.join(f.name for f, _ in found[:3])}), and "
+            f"none is the best; give each a folder of its own, or {out}"
+        )
+    file, file_format = found[0]
     is_vasp = file_format in (vasprun.FORMAT, outcar.FORMAT)
     records = file_format.read(file, **options, **({"energy": energy} if is_vasp else {}))
     if file_format is vasprun.FORMAT:
@@ -121,12 +127,9 @@ def _calculation(
             info = {**record.info, "source_id": name, "trajectory_id": name}
             yield replace(record, info=info)
     except ValueError as error:
-        raise ValueError(f"{error}; or leave this calculation out with skip=[{name!r}]") from error
+        raise ValueError(f"{error}; or {out}") from error
     if empty:
-        raise ValueError(
-            f"{file} holds no ionic step; repeat the calculation, or leave it out with "
-            f"skip=[{name!r}]"
-        )
+        raise ValueError(f"{file} holds no ionic step; repeat the calculation, or {out}")
 
 
 def _bare(name: str) -> str:
@@ -142,12 +145,7 @@ def _head(path: Path) -> bytes:
 
 
 def _claims(path: Path, head: bytes) -> bool:
-    if not path.is_dir():
-        return False
-    try:
-        return next(_folders(path), None) is not None
-    except ValueError:  # several outputs in one folder: told when it is read
-        return True
+    return path.is_dir() and next(_folders(path), None) is not None
 
 
 # Formats are asked in the order of their modules' names: those that know a folder by its own files

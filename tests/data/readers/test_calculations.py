@@ -80,6 +80,12 @@ def test_a_broken_calculation_is_an_error_that_says_how_to_leave_it_out(tree):
     with pytest.raises(ValueError, match=r"slab/2/OUTCAR .*leave this .* out with skip=\['slab/2'"):
         list(read(tree))
     assert len(list(read(tree, skip=["slab/2"]))) == 3
+    out = str(tree.parent / "out.extxyz")
+    main(["data", "select", str(tree), out, "skip=[slab/2]", "energy=free"])
+    assert {frame.info["energy_kind"] for frame in read(out, "ase")} == {"free"}
+    path.parent.rename(path.parent.with_name(".2"))
+    assert len(list(read(tree))) == 3
+    path.parent.with_name(".2").rename(path.parent)
     assert len(list(read(tree, skip="slab"))) == 2
     with pytest.raises(ValueError, match=r"skip names 'slap/2'.*did you mean 'slab/2'"):
         list(read(tree, skip=["slab/2", "slap/2"]))
@@ -88,6 +94,12 @@ def test_a_broken_calculation_is_an_error_that_says_how_to_leave_it_out(tree):
     shutil.copy(CP2K, tree / "cp2k" / "again.out.gz")
     with pytest.raises(ValueError, match=r"cp2k holds 2 outputs \(again.out.gz, run.out.gz\)"):
         list(read(tree, skip=["slab"]))
+    assert len(list(read(tree, skip=["slab", "cp2k"]))) == 1
+    shutil.move(tree / "bulk" / "vasprun.xml.gz", tree / "bulk" / "vasprun.xml.relax1.gz")
+    assert len(list(read(tree, skip=["slab", "cp2k"]))) == 1
+    shutil.copy(tree / "bulk" / "vasprun.xml.relax1.gz", tree / "bulk" / "vasprun.xml.relax2.gz")
+    with pytest.raises(ValueError, match=r"bulk holds 2 outputs \(vasprun.xml.relax1.gz, vasprun"):
+        list(read(tree, skip=["slab", "cp2k"]))
 
 
 def test_an_empty_folder_is_no_tree(tmp_path):
