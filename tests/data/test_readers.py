@@ -11,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian, FixScaled
 
 from mlip.data.readers import read, read_structures
+from mlip.data.readers.ase_files import record_of
 
 VASPRUN = """<?xml version="1.0" encoding="ISO-8859-1"?>
 <modeling>
@@ -78,6 +79,14 @@ def test_forces_of_constrained_atoms_are_masked_not_zero(tmp_path, constraint, f
     expected = np.where(np.array(fixed, bool), np.nan, [[1, 2, 3], [-1, -2, -3]])
     np.testing.assert_array_equal(frame.labels["forces"], expected)
     assert not frame.atoms.constraints
+
+
+def test_hirshfeld_charges_of_fhi_aims_are_charges():
+    atoms = labelled()
+    atoms.calc.results["hirshfeld_charges"] = np.array([0.25, -0.25])  # ASE's name for them
+    record = record_of(atoms, "aims.out#0")
+    np.testing.assert_array_equal(record.arrays["charges"], [0.25, -0.25])
+    assert record.info["charge_partition"] == "hirshfeld"
 
 
 @pytest.mark.parametrize("name", ["POSCAR", "a.cif"])

@@ -83,6 +83,30 @@ def test_outcar_equals_its_text():
     assert frame.info["converged"] is True
 
 
+def test_born_charges_of_outcar(tmp_path):
+    """Rows are directions of the polarisation; the last of two tables includes local fields."""
+    values = np.random.default_rng(0).normal(size=(18, 3, 3)).round(5)
+    table = (
+        "\n BORN EFFECTIVE CHARGES (including local field effects) (in |e|, cummulative output)\n"
+    )
+    table += " " + "-" * 80 + "\n"
+    for number, ion in enumerate(values, 1):
+        table += f" ion {number:4}\n"
+        table += "".join(
+            f"    {row}" + "".join(f"{value:12.5f}" for value in line) + "\n"
+            for row, line in enumerate(ion, 1)
+        )
+    head, end, tail = OUTCAR.read_text().partition(" General timing and accounting")
+    excluding = table.replace("including", "excluding").replace(".", "9.", 3)
+    path = tmp_path / "OUTCAR"
+    path.write_text(head + excluding + table + "\n" + end + tail)
+    (frame,) = read(path)
+    np.testing.assert_array_equal(frame.labels["born_effective_charges"], values)
+    path.write_text(head + table[:-300] + end + tail)
+    with pytest.raises(ValueError, match=r"OUTCAR: the Born effective charges are not three rows"):
+        list(read(path))
+
+
 def test_total_charge_is_valence_minus_electrons(tmp_path):
     path = tmp_path / "vasprun.xml"
     text = DFPT.read_text(encoding="latin-1")
