@@ -13,7 +13,7 @@ from ase.units import Bohr, GPa, Hartree
 from mlip.data.fields import ASE
 from mlip.data.json_stream import DAMAGE, open_plain
 from mlip.data.readers.charge_files import ChargesBeside
-from mlip.data.readers.cp2k_files import Trajectory, fixed_by_input
+from mlip.data.readers.cp2k_files import SAME_ENERGY, Trajectory, fixed_by_input
 from mlip.data.readers.dft import (
     UNCONVERGED,
     UNFINISHED,
@@ -91,7 +91,7 @@ def read_cp2k(
     beside = ChargesBeside(path, "none" if charges == "hirshfeld" else charges)
     text = _text(path)
     evaluations = _evaluations(path, text)
-    if _END not in text:
+    if _END not in text.rpartition("CP2K| version string")[2]:  # of the last run in the file
         evaluations = evaluations[:-1]  # what follows its energy may be cut
         unfinished_run(path, len(evaluations), _END, unfinished)
     first, valences = _first_structure(path, text)
@@ -180,7 +180,7 @@ def _structures(
         place = 1
     for energy, atoms, forces in trajectory:
         near = [k for k in range(place, len(evaluations))
-                if abs(evaluations[k].energy - energy) < 2e-9 * max(1.0, abs(energy))]  # fmt: skip
+                if abs(evaluations[k].energy - energy) < SAME_ENERGY]  # fmt: skip
         if not near:
             raise ValueError(
                 f"{trajectory.path} has a structure of energy {energy} hartree that {path} does "

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+SAME_ENERGY = 1e-8
+"""Hartree; a trajectory tells ten decimals of the energy that the output tells."""
+
 _PROJECT = re.compile(r"GLOBAL\| Project name\s+(\S+)")
 _STEP = re.compile(r"i =\s*(\d+)")
 _ENERGY = re.compile(r"E =\s*(-?\d+\.\d+)")
+_CELL_CHANGES = re.compile(r"Run type\s+CELL_OPT|Ensemble type\s+NP[TE]", re.IGNORECASE)
 _FIXED = re.compile(r"&FIXED_ATOMS\b(.*?)&END", re.IGNORECASE | re.DOTALL)
 
 
@@ -59,12 +63,18 @@ class Trajectory:
                     f"{forces_path} and {path.name} do not hold the same steps; print both at the "
                     "same steps, or take the forces away"
                 )
-        cells = _cells(path.with_name(path.name.replace("-pos-1.xyz", "-1.cell")))
+        cells_path = path.with_name(path.name.replace("-pos-1.xyz", "-1.cell"))
+        cells = _cells(cells_path)
+        if _CELL_CHANGES.search(text) and not cells:
+            raise ValueError(
+                f"{output}: the cell changes during the run, and {cells_path.name}, which would "
+                "tell the cell of each step, is not beside it; print it (MOTION/PRINT/CELL)"
+            )
         return cls(path, [int(x) for x in steps], energies, positions, forces, cells, first)
 
     def starts_after(self, energy: float) -> bool:
         """Return whether the first structure of the run is not among these."""
-        return abs(self.energies[0] - energy) > 2e-9 * max(1.0, abs(energy))
+        return abs(self.energies[0] - energy) > SAME_ENERGY
 
     def __iter__(self) -> Iterator[tuple[float, Atoms, np.ndarray | None]]:
         for k, (step, energy) in enumerate(zip(self.steps, self.energies, strict=True)):

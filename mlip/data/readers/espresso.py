@@ -74,7 +74,7 @@ def read_espresso(
     beside = ChargesBeside(path, charges)
     text = _text(path)
     parts = _parts(text)
-    finished = _END in text
+    finished = _END in text.rpartition(_STARTS[0])[2]  # of the last run in the file
     complete = len(parts) if finished else max(len(parts) - 1, 0)
     if not finished:
         unfinished_run(path, complete, _END, unfinished)

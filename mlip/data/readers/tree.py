@@ -88,13 +88,15 @@ def outputs(folder: Path) -> list[tuple[Path, Format]]:
         stem = name.removesuffix(".xml")
         if runs := [(file, found) for file in files if file.name.startswith(stem)]:
             return runs
-    return [
+    printed = [
         (file, found)
         for file in files
         if _bare(file.name).endswith(_PRINTED)
         for found in _TEXTS
         if found.claims(file, _head(file))
     ]
+    # A run for bands or a density of states, in the folder of its first run, has no energy.
+    return [x for x in printed if _tells_energy(x[0])] if len(printed) > 1 else printed
 
 
 def _folders(path: Path) -> Iterator[Path]:
@@ -134,6 +136,14 @@ def _calculation(
 
 def _bare(name: str) -> str:
     return re.sub(r"\.(gz|bz2|xz)$", "", name)
+
+
+def _tells_energy(path: Path) -> bool:
+    try:
+        with open_plain(path) as handle:
+            return any(b"total energy  " in line or b"ENERGY| Total" in line for line in handle)
+    except DAMAGE:
+        return True  # what is damaged is told when it is read
 
 
 def _head(path: Path) -> bytes:

@@ -9,6 +9,7 @@ import ase.io
 import ase.test
 import numpy as np
 import pytest
+from ase.test.fio.test_espresso import pw_output_text
 from ase.units import Bohr
 
 from mlip.cli import main
@@ -102,6 +103,13 @@ def test_a_broken_calculation_is_an_error_that_says_how_to_leave_it_out(tree):
         list(read(tree, skip=["slab", "cp2k"]))
 
 
+def test_a_run_for_bands_beside_its_first_run_is_no_second_calculation(tmp_path):
+    (tmp_path / "scf.out").write_text(pw_output_text + "\nJOB DONE.\n")
+    bands = [line for line in pw_output_text.split("\n") if "total energy" not in line]
+    (tmp_path / "nscf.out").write_text("\n".join(bands) + "\nJOB DONE.\n")
+    assert {Path(frame.source.split("#")[0]).name for frame in read(tmp_path)} == {"scf.out"}
+
+
 def test_an_empty_folder_is_no_tree(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"is a folder in which no format is recognised"):
@@ -122,7 +130,7 @@ def test_magnetic_moments_come_from_the_outcar_beside(tmp_path):
         + "-" * 42 + "\ntot          0.02   0.04   0.0   0.06\n\n"
     )  # fmt: skip
     tail = before + printed + mark + "\n".join([lines[0], *rows.split("\n"), *lines[20:]])
-    whole = head.replace("ISPIN  =      2", "ISPIN  =      2") + "ions per type = 1 1" + tail
+    whole = head + "ions per type = 1 1" + tail
     whole = whole.replace("-68.22868532", "-6.74587304").replace("-68.23102426", "-6.74587304")
     whole = species(whole)
     (tmp_path / "a" / "OUTCAR").write_text(whole)

@@ -143,6 +143,8 @@ def test_cp2k_equals_its_text(tmp_path):
     assert frame.labels["forces"].shape == (2, 3)
     assert frame.info["functional"] == "PBE"
     assert frame.info["converged"] is True
+    path.write_text(text.replace("energy [a.u.]:", "energy [hartree]"))  # since 2025
+    assert next(read(path)).labels["energy"] == frame.labels["energy"]
 
 
 def test_charges_and_moments_of_cp2k(tmp_path):
@@ -229,6 +231,12 @@ def test_an_optimisation_of_cp2k(tmp_path, new):
     fixed[np.ix_([0, 1, 4], [0, 1])] = True
     for frame in read(path):
         np.testing.assert_array_equal(np.isnan(frame.labels["forces"]), fixed)
+    path.write_text(path.read_text().replace("        GEO_OPT\n", "       CELL_OPT\n", 1))
+    with pytest.raises(ValueError, match=r"the cell changes during the run, and aiida-1.cell"):
+        list(read(path))
+    rows = [[k, 0.0, 12.5 + k, 0, 0, 0, 12, 0, 0, 0, 10, 1475.0] for k in range(4)]
+    np.savetxt(tmp_path / "aiida-1.cell", rows, header="Step Time Ax Ay Az Bx ... Volume")
+    assert [frame.atoms.cell[0, 0] for frame in read(path)] == [12.5, 13.5, 14.5, 15.5]
     trajectory(path, energies=[-13.0])
     with pytest.raises(
         ValueError, match=r"aiida-pos-1.xyz has a structure of energy -13.0 hartree"
