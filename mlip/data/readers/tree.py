@@ -100,8 +100,17 @@ def outputs(folder: Path) -> list[tuple[Path, Format]]:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """Yield the folders that hold an output, in order; hidden ones are no calculations."""
-    for name, below, _ in os.walk(path):
+    """Yield the folders that hold an output, in order; hidden ones are no calculations.
+
+    Links are followed, and each folder is visited once.
+    """
+    visited: set[Path] = set()
+    for name, below, _ in os.walk(path, onerror=_raise, followlinks=True):
+        real = Path(name).resolve()
+        if real in visited:
+            below.clear()
+            continue
+        visited.add(real)
         below[:] = sorted(folder for folder in below if not folder.startswith("."))
         if outputs(Path(name)):
             yield Path(name)
@@ -132,6 +141,10 @@ def _calculation(
         raise ValueError(f"{error}; or {out}") from error
     if empty:
         raise ValueError(f"{file} holds no ionic step; repeat the calculation, or {out}")
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _bare(name: str) -> str:

@@ -103,6 +103,15 @@ def test_a_broken_calculation_is_an_error_that_says_how_to_leave_it_out(tree):
         list(read(tree, skip=["slab", "cp2k"]))
 
 
+def test_links_are_followed_and_nothing_is_read_twice(tree, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (tree / "bulk").rename(elsewhere)
+    (tree / "bulk").symlink_to(elsewhere)
+    (tree / "slab" / "again").symlink_to(tree)
+    found = [frame.info["source_id"] for frame in read(tree)]
+    assert found == ["bulk", "cp2k", "slab/1", "slab/2"]
+
+
 def test_a_run_for_bands_beside_its_first_run_is_no_second_calculation(tmp_path):
     (tmp_path / "scf.out").write_text(pw_output_text + "\nJOB DONE.\n")
     bands = [line for line in pw_output_text.split("\n") if "total energy" not in line]
