@@ -23,19 +23,21 @@ def check_converged(frames: Sequence[Frame]) -> list[Finding]:
 def check_settings(frames: Sequence[Frame]) -> list[Finding]:
     """Find calculations whose energies or charges cannot be compared with each other.
 
-    Different pseudopotentials of one element, energies extrapolated and not, and charges of
-    different partitions are errors; different plane-wave cutoffs are a warning, since converged
-    ones may agree.
+    Different pseudopotentials of one element and charges of different partitions are errors.
+    Energies with and without smearing, which sources that are aligned may mix, and different
+    plane-wave cutoffs, which may both be converged, are warnings.
     """
     findings = []
-    for key, what in (
-        ("energy_kind", "energies of different kinds cannot be mixed; read all with one energy="),
-        ("charge_partition", "charges of different partitions cannot be mixed; choose charges="),
-    ):
-        if len(told := _told(frames, key)) > 1:
-            findings.append(
-                Finding("error", f"{key} differs between frames: {_list(told)}: {what}")
-            )
+    if len(told := _told(frames, "charge_partition")) > 1:
+        findings.append(
+            Finding("error", f"charge_partition differs between frames: {_list(told)}: charges of "
+                    "different partitions cannot be mixed; read all with one charges=")
+        )  # fmt: skip
+    if len(told := _told(frames, "energy_kind")) > 1:
+        findings.append(
+            Finding("warning", f"energy_kind differs between frames: {_list(told)}; read all with "
+                    "one energy=, or align the sources")
+        )  # fmt: skip
     for element, told in sorted(_pseudopotentials(frames).items()):
         if len(told) > 1:
             findings.append(

@@ -259,7 +259,9 @@ def test_doctor_refuses_what_did_not_converge_and_select_leaves_it_out(tmp_path,
 def test_calculations_that_do_not_agree_are_found(tmp_path):
     vasprun(tmp_path / "a")
     vasprun(tmp_path / "b", **{"PAW_PBE Na 08Apr2002   ": "PAW_PBE Na_pv 19Sep2006"})
-    vasprun(tmp_path / "c", **{'"ENCUT">    400': '"ENCUT">    520'})
+    path = vasprun(tmp_path / "c", **{'"ENCUT">    400': '"ENCUT">    520'})
+    acf(tmp_path / "c", ase.io.read(path), [0.125, 7.875])
+    ddec6(tmp_path / "b", ase.io.read(path), [0.8, -0.8])
     found = {f.message: f.severity for f in doctor(tmp_path).findings}
     (message,) = (text for text in found if "pseudopotential of Na" in text)
     assert found[message] == "error"
@@ -269,6 +271,12 @@ def test_calculations_that_do_not_agree_are_found(tmp_path):
     assert found[message] == "warning"
     assert "400.0" in message
     assert "520.0" in message
+    (message,) = (text for text in found if "charge_partition" in text)
+    assert found[message] == "error"
+    shutil.copy(CP2K, tmp_path / "run.out.gz")
+    found = {f.message: f.severity for f in doctor(tmp_path).findings}
+    (message,) = (text for text in found if "energy_kind" in text)
+    assert found[message] == "warning"
 
 
 def test_a_tree_becomes_a_store(tree, tmp_path, capsys):
