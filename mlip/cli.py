@@ -127,7 +127,8 @@ mlip data pull NAME [subset=A,B] [split=val] [folder=DIR] [output=FILE] [limit=1
                                     download what the card of a data set declares, and choose frames of it
 mlip data convert INPUT OUTPUT [units=ase] [workers=N] [cutoff=5.0] [neighbors=true] [shard_frames=5000]
                                     a training store of a file, a folder or a data set; goes on after a kill
-mlip data select INPUT OUTPUT [units=ase] [limit=1000] [stratify=composition] [elements=…] [where=…] [seed=0]
+mlip data select INPUT OUTPUT [units=ase] [limit=1000] [stratify=composition] [elements=…] [where=converged] [seed=0]
+                                    choose frames; options of the reader too, of a folder of DFT runs: skip=[…] unfinished=keep energy=free
 mlip data sample RECIPE OUTPUT [frames=N] [seed=0]
                                     structures of a recipe (mlip list recipe), to be labelled; deterministic in the seed""",
     "list": "mlip list [GROUP …]   names of datasets, or of a config group: model, backbone, task, calculator, …",

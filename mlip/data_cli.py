@@ -108,10 +108,14 @@ def _pull(arguments: Sequence[str]) -> int:
 
 def _select(arguments: Sequence[str]) -> int:
     from mlip.data.pull import write_selection
-    from mlip.data.readers import read
+    from mlip.data.readers import options_of, read
 
-    paths, given, _ = _parse("select", arguments, "INPUT OUTPUT", ("units", *_SELECTION), ())
-    frames = read(paths[0], yaml.safe_load(given.get("units", "null")))
+    paths = [argument for argument in arguments if "=" not in argument][:1]
+    reading = [name for path in paths for name in options_of(path) if name not in _SELECTION]
+    known = ("units", *_SELECTION, *reading)
+    paths, given, _ = _parse("select", arguments, "INPUT OUTPUT", known, ())
+    options = {name: yaml.safe_load(given[name]) for name in reading if name in given}
+    frames = read(paths[0], yaml.safe_load(given.get("units", "null")), **options)
     count = write_selection(frames, _selection(given), paths[1])
     print(f"{count} frames: {paths[1]}  (read it with units=ase)")
     return 0

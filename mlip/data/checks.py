@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from mlip.data.check_calculations import check_converged, check_settings
 from mlip.data.check_structures import (
     check_distances,
     check_duplicates,
@@ -97,6 +98,8 @@ def check_source(
         check_energies,
         check_charges,
         check_functionals,
+        check_converged,
+        check_settings,
     )
     for check in checks:
         findings += check(frames)
@@ -365,6 +368,7 @@ def _held(frames: Sequence[Frame]) -> str:
 __all__ = [
     "Finding",
     "check_charges",
+    "check_converged",
     "check_distances",
     "check_duplicates",
     "check_elements",
@@ -375,6 +379,7 @@ __all__ = [
     "check_functionals",
     "check_geometry",
     "check_labels",
+    "check_settings",
     "check_stress",
     "check_stress_sign",
     "require",

@@ -21,7 +21,8 @@ class Selection:
     Args:
         elements: Keep frames that hold no other element; all if empty.
         where: Windows such as ``max_force<10``; the names are those of ``QUANTITIES`` or numeric
-            info keys. A frame without the quantity is left out.
+            info keys; a key alone, such as ``converged``, must be true. A frame without the
+            quantity is left out.
         source: Text that the frame's source (file and index) must hold.
         limit: Number of frames at most; None keeps all that pass.
         stratify: None takes ``limit`` frames at random; ``composition``, ``prototype``,
@@ -67,6 +68,9 @@ class Window:
         Raises:
             ValueError: If it cannot be read.
         """
+        flag = text.strip()
+        if flag.isidentifier() and flag not in QUANTITIES:
+            return cls(flag, "==", 1.0)
         match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*(<=|>=|<|>|==)\s*(\S+)\s*", text)
         try:
             if match is None:
@@ -75,7 +79,8 @@ class Window:
         except ValueError:
             raise ValueError(
                 f"where has {text!r}: write a quantity, one of < <= == >= > and a number, such as "
-                f"max_force<10; quantities are {', '.join(QUANTITIES)} and numeric info keys"
+                f"max_force<10; quantities are {', '.join(QUANTITIES)} and numeric info keys. An "
+                "info key that is true or false, such as converged, stands alone"
             ) from None
 
     def holds(self, frame: Frame) -> bool:
@@ -124,7 +129,7 @@ def quantity(frame: Frame, name: str) -> float | None:
     if name in QUANTITIES:
         return QUANTITIES[name](frame)
     value = frame.info.get(name)
-    is_number = isinstance(value, int | float | np.integer | np.floating)
+    is_number = isinstance(value, int | float | np.integer | np.floating | np.bool_)
     return float(value) if is_number else None  # type: ignore[arg-type]
 
 

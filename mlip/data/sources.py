@@ -19,6 +19,8 @@ from mlip.data.splits import hold_out
 from mlip.data.store.reader import Store
 from mlip.data.store.view import StoreView, divide
 
+_NOT_THEORY = ("data", "converged")
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -180,7 +182,7 @@ def from_store(
     """
     store = Store(path)
     told = store.manifest.told
-    for key in ("functional", "energy_kind", "corrections"):
+    for key in ("functional", "energy_kind", "charge_partition", "corrections"):
         if len(told.get(key, {})) > 1:
             raise ValueError(
                 f"{path}: {key} differs between frames: {', '.join(sorted(told[key]))}; convert "
@@ -194,7 +196,7 @@ def from_store(
         "licence": known.get("licence", "not stated"),
         "level_of_theory": {
             **known.get("level_of_theory", {}),
-            **{key: next(iter(values)) for key, values in told.items() if key != "data"},
+            **{key: next(iter(values)) for key, values in told.items() if key not in _NOT_THEORY},
         },
     }
     return Splits(train, val, test, origin)

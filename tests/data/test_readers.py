@@ -11,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixCartesian, FixScaled
 
 from mlip.data.readers import read, read_structures
+from mlip.data.readers.ase_files import record_of
 
 VASPRUN = """<?xml version="1.0" encoding="ISO-8859-1"?>
 <modeling>
@@ -80,6 +81,14 @@ def test_forces_of_constrained_atoms_are_masked_not_zero(tmp_path, constraint, f
     assert not frame.atoms.constraints
 
 
+def test_hirshfeld_charges_of_fhi_aims_are_charges():
+    atoms = labelled()
+    atoms.calc.results["hirshfeld_charges"] = np.array([0.25, -0.25])  # ASE's name for them
+    record = record_of(atoms, "aims.out#0")
+    np.testing.assert_array_equal(record.arrays["charges"], [0.25, -0.25])
+    assert record.info["charge_partition"] == "hirshfeld"
+
+
 @pytest.mark.parametrize("name", ["POSCAR", "a.cif"])
 def test_structures_without_labels_are_read(tmp_path, name):
     ase.io.write(tmp_path / name, labelled(), format="vasp" if name == "POSCAR" else "cif")
@@ -101,7 +110,7 @@ def test_vasprun(tmp_path):
 def test_an_unfinished_vasp_run_is_refused(tmp_path, keep):
     path = tmp_path / "vasprun.xml"
     path.write_text(VASPRUN[: int(len(VASPRUN) * keep)])
-    with pytest.raises(ValueError, match=r"does not end with '</modeling>'.*ase convert"):
+    with pytest.raises(ValueError, match=r"does not end with '</modeling>'.*(not finish|keep)"):
         list(read(path))
 
 

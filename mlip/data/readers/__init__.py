@@ -60,6 +60,16 @@ def read(
     return _frames(path, file_format, resolved, options)
 
 
+def options_of(path: str | Path) -> list[str]:
+    """Return the names of the options that the reader of a file or folder has.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the format is unknown or unsafe, or the file is empty or damaged.
+    """
+    return _options(format_of(Path(path)))
+
+
 def read_structures(path: str | Path) -> Iterator[Frame]:
     """Yield the frames of a file without reading any label; units play no part.
 
@@ -155,15 +165,19 @@ def _declared(path: Path) -> str | None:
 
 
 def _require_options(path: Path, file_format: str, options: Mapping[str, Any]) -> None:
-    known: list[str] = []
-    if file_format in formats():
-        known = list(inspect.signature(formats()[file_format].read).parameters)[1:]
+    known = _options(file_format)
     for option in options:
         if option not in known:
             raise ValueError(
                 f"{path}: the reader of {file_format} has no option {option!r}"
                 f"{suggest(option, known)}"
             )
+
+
+def _options(file_format: str) -> list[str]:
+    if file_format not in formats():
+        return []
+    return list(inspect.signature(formats()[file_format].read).parameters)[1:]
 
 
 def _refuse_pickle(path: Path) -> None:

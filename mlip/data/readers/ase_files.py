@@ -1,6 +1,5 @@
-"""Any file that ASE reads: vasprun.xml, OUTCAR, .traj, .db, .cif, POSCAR, ..."""
+"""Any file that ASE reads and no reader here claims: .traj, .db, .cif, POSCAR, ..."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,6 @@ from ase.io import iread
 from mlip.data.record import Record
 from mlip.keys import FIELDS
 
-# The last line of a finished run. ASE reads the steps of an unfinished one without a word, and the
-# last of them may be incomplete.
-_ENDINGS = {"vasp-xml": "</modeling>", "vasp-out": "General timing and accounting"}
-_TAIL_BYTES = 20_000
 _STRUCTURE = ("numbers", "positions")
 
 
@@ -28,12 +23,11 @@ def read_ase(path: Path, file_format: str) -> Iterator[Record]:
 
     Args:
         path: File to read.
-        file_format: ASE's name of the format, ``vasp-xml`` for instance.
+        file_format: ASE's name of the format, ``traj`` for instance.
 
     Raises:
-        ValueError: If ASE cannot read the file, or a VASP run did not finish.
+        ValueError: If ASE cannot read the file.
     """
-    _require_finished(path, file_format)
     index = 0
     images = _images(path, file_format)
     while True:
@@ -47,7 +41,7 @@ def read_ase(path: Path, file_format: str) -> Iterator[Record]:
             ) from error
         if atoms is None:
             return
-        yield _record(atoms, f"{path}#{index}")
+        yield record_of(atoms, f"{path}#{index}")
         index += 1
 
 
@@ -62,27 +56,17 @@ def _images(path: Path, file_format: str) -> Iterator[Atoms]:
             yield row.toatoms(add_additional_information=True)
 
 
-def _require_finished(path: Path, file_format: str) -> None:
-    ending = _ENDINGS.get(file_format)
-    if ending is None or path.suffix in (".gz", ".bz2", ".xz"):
-        return
-    with path.open("rb") as handle:
-        handle.seek(max(0, path.stat().st_size - _TAIL_BYTES), os.SEEK_SET)
-        if ending.encode() in handle.read():
-            return
-    raise ValueError(
-        f"{path} does not end with {ending!r}: the run did not finish or the file is truncated; "
-        f"finish it, or keep its complete steps with: ase convert {path.name} steps.extxyz"
-    )
-
-
-def _record(atoms: Atoms, source: str) -> Record:
+def record_of(atoms: Atoms, source: str) -> Record:
+    """Return what ASE read as a record; raw results, components held fixed marked."""
     info, arrays = _info(atoms), _arrays(atoms)
     for key, value in _results(atoms).items():
         level = FIELDS[key].level if key in FIELDS else "graph"
         if level == "graph" and np.shape(value)[:1] == (len(atoms),) and key not in FIELDS:
             level = "atom"
         (arrays if level == "atom" else info)[key] = value
+    if "hirshfeld_charges" in arrays and "charges" not in arrays:  # FHI-aims
+        arrays["charges"] = arrays.pop("hirshfeld_charges")
+        info["charge_partition"] = "hirshfeld"
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
     return Record(bare, info, arrays, source, fixed_components(atoms))
 

@@ -17,7 +17,7 @@ SCHEMA = 1
 """Version of the layout; a reader refuses another one."""
 EDGES = {"edge_index": np.int32, "edge_shift": np.int16, "edge_pair": np.int32}
 """Columns of stored neighbour lists, (2, edges), (edges, 3) and (edges,), flattened."""
-TOLD = ("functional", "energy_kind", "corrections", "data")
+TOLD = ("functional", "energy_kind", "charge_partition", "converged", "corrections", "data")
 """Info keys whose values the manifest counts."""
 
 

@@ -56,6 +56,11 @@ def frames_to_check(store: Store) -> tuple[dict[str, Sequence[Frame]], list[Find
         findings.append(
             Finding("note", f"{CHECKED:,} of {len(store):,} frames were looked at, spread evenly")
         )
+        if bad := store.manifest.told.get("converged", {}).get("False"):
+            findings.append(
+                Finding("error", f"the electronic steps of {bad:,} frames did not converge; leave "
+                        "them out with mlip data select INPUT OUTPUT where=converged, and convert")
+            )  # fmt: skip
     splits: dict[str, list[Frame]] = {}
     for index in chosen.tolist():
         splits.setdefault(str(store.splits[index]) or "store", []).append(store[index])

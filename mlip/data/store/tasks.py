@@ -72,6 +72,8 @@ def sources_of(given: str | Path, units: Any = None) -> list[Source]:
         return [Source(path, _fields(units))]
     if path.is_dir() and not (path / "card.yaml").is_file():
         found = sorted(file for file in path.rglob("*") if _is_data(file))
+        if all(_is_calculation(file) for file in found) and format_of(path) == "calculations":
+            return [Source(path, _fields(units))]
         return [Source(file, _fields(units)) for file in found or [path]]
     if units is not None:
         raise ValueError(f"units is given, but the card of {path} declares them: leave units out")
@@ -206,6 +208,10 @@ def _is_data(path: Path) -> bool:
         name = name.removesuffix(ending)
     known = name.endswith(_SUFFIXES) or name in _NAMES
     return path.is_file() and known and not name.startswith(".")
+
+
+def _is_calculation(path: Path) -> bool:
+    return path.name.startswith(_NAMES)
 
 
 def _of_card(card: DataCard, split: str) -> Source:
