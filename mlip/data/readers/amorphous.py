@@ -41,11 +41,16 @@ def read_amorphous(path: Path) -> Iterator[Record]:
     Memory is bounded by the largest line or contribution.
 
     Args:
-        path: ``.json``, ``.jsonl``, or either compressed.
+        path: ``.json``, ``.jsonl``, or either compressed; or a folder such as the bucket's
+            ``temperature=1000K`` or one above it, all whose files are read.
 
     Raises:
         ValueError: If the file is damaged, or an entry has no structure, saying what it has.
     """
+    if path.is_dir():
+        for file in sorted(path.rglob("*.json*")):
+            yield from read_amorphous(file)
+        return
     for keys, value in stream(path, _depth(path)):
         number = "#".join(map(str, keys))
         if isinstance(value, Mapping) and isinstance(value.get("data"), list):
@@ -185,6 +190,8 @@ def _paths(entry: Mapping[str, Any], before: str = "") -> list[str]:
 
 
 def _claims(path: Path, head: bytes) -> bool:
+    if path.is_dir():
+        return any(any(path.glob(name)) for name in ("chemical_system=*", "temperature=*"))
     if head[:1] not in (b"{", b"["):
         return False
     if b'"trajectory":{' in head and (b'"metadata":{' in head or b'"species":[' in head):

@@ -194,3 +194,13 @@ def test_a_truncated_file(tmp_path):
     path.write_text(text + text[: len(text) // 2])
     with pytest.raises(ValueError, match=r"#1 .*ends within this value"):
         list(read(path))
+
+
+def test_a_folder_as_in_the_bucket(tmp_path):
+    for number, name in enumerate(("Li-O", "Li-S")):
+        folder = tmp_path / "temperature=1000K" / f"chemical_system={name}"
+        folder.mkdir(parents=True)
+        path = folder / "dt=2025-01-10.jsonl.gz"
+        path.write_bytes(gzip.compress(line(trajectory(), number=number).encode()))
+    assert format_of(tmp_path) == "amorphous"
+    assert len(list(read(tmp_path))) == 16
