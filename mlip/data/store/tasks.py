@@ -24,7 +24,7 @@ from mlip.data.readers import (
 from mlip.data.readers.extxyz import read_part
 
 _XYZ = ("xyz", "extxyz")
-_SUFFIXES = (".xyz", ".extxyz", ".aselmdb", ".db", ".traj", ".json", ".parquet")
+_SUFFIXES = (".xyz", ".extxyz", ".aselmdb", ".db", ".traj", ".json", ".jsonl", ".parquet")
 _NAMES = ("vasprun.xml", "OUTCAR")
 _COMPRESSION = (".gz", ".bz2", ".xz")
 

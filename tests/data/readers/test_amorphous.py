@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mlip.cli import main
 from mlip.data.inspect import inspect
@@ -204,3 +206,29 @@ def test_a_folder_as_in_the_bucket(tmp_path):
         path.write_bytes(gzip.compress(line(trajectory(), number=number).encode()))
     assert format_of(tmp_path) == "amorphous"
     assert len(list(read(tmp_path))) == 16
+
+
+WHOLE = (line(trajectory()) + line(trajectory("stress"), number=1)).encode()
+ENTRIES = json.dumps([contribution(n, frame) for n, frame in enumerate(FRAMES)]).encode()
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_damage_is_named_or_harmless(tmp_path_factory, data):
+    content = bytearray(data.draw(st.sampled_from([WHOLE, ENTRIES])))
+    place = data.draw(st.integers(3000, len(content) - 1))
+    if data.draw(st.booleans()):
+        content = content[:place]
+    else:
+        content[place : place + 1] = data.draw(st.sampled_from([b"{", b"]", b'"', b"x", b"", b","]))
+    path = tmp_path_factory.mktemp("damage") / "a.jsonl"
+    path.write_bytes(content)
+    found = outcome(path)
+    assert found in (8, 16) or "a.jsonl" in str(found)
+
+
+def outcome(path):
+    try:
+        return len(list(read(path)))
+    except ValueError as error:
+        return str(error)
