@@ -26,8 +26,8 @@ _FIELDS = FieldMap(
 )
 _FLAT = ("cell", "atomic_numbers", "cart_coords")
 _ATOMWISE = ("forces", "magmoms", "charges")
-_LEFT = (*_FLAT, *_ATOMWISE, "structure", "provenance", "abs_forces", "stress", "stress_matrix",
-         "composition", "composition_reduced", "elements", "symmetry")  # fmt: skip
+_NUMBERS = (*_FLAT, *_ATOMWISE, "stress", "stress_matrix")
+_UNREAD = ("abs_forces", "composition", "composition_reduced", "elements", "symmetry")
 _ROWS = 256
 _NOTE = (
     "the source does not state the unit of its stress: declare units={energy: {key: energy, unit: "
@@ -62,12 +62,12 @@ def rows_of(path: Path) -> Iterator[Record]:
     number = 0
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            names = file.schema_arrow.names
-            _require_columns(path, names)
-            for batch in file.iter_batches(_ROWS):
-                columns = dict(zip(names, batch.columns, strict=True))
-                for index in range(batch.num_rows):
-                    row = {name: column[index] for name, column in columns.items()}
+            _require_columns(path, file.schema_arrow.names)
+            names = [name for name in file.schema_arrow.names if name not in _UNREAD]
+            for batch in file.iter_batches(_ROWS, columns=names):
+                columns = [_column(name, batch.column(name)) for name in names]
+                for values in zip(*columns, strict=True):
+                    row = dict(zip(names, values, strict=True))
                     yield _record(row, f"{path}#{number}", number)
                     number += 1
     except (pa.ArrowException, OSError) as error:
@@ -93,15 +93,36 @@ def _require_columns(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _record(row: Mapping[str, pa.Scalar], source: str, number: int) -> Record:
+def _column(name: str, column: pa.Array) -> Sequence[Any]:
+    """Return the values of a column: arrays, None for null; scalars where lists are irregular."""
+    if name not in _NUMBERS:
+        return column.to_pylist()
+    if not pa.types.is_list(column.type):
+        return list(column)
+    values, width = column.values, 0  # type: ignore[attr-defined]
+    if pa.types.is_list(values.type):
+        lengths = pc.list_value_length(values).unique()  # type: ignore[attr-defined]
+        if values.null_count or len(lengths) != 1 or not lengths[0].as_py():
+            return list(column)
+        width, values = lengths[0].as_py(), values.flatten()
+    if values.null_count or pa.types.is_nested(values.type):
+        return list(column)
+    table = values.to_numpy(zero_copy_only=False).reshape((-1, width) if width else -1)
+    limits = column.offsets.to_pylist()  # type: ignore[attr-defined]
+    valid = column.is_valid().to_pylist()
+    parts = zip(valid, limits, limits[1:], strict=False)
+    return [table[start:end] if known else None for known, start, end in parts]
+
+
+def _record(row: Mapping[str, Any], source: str, number: int) -> Record:
     try:
         info, arrays = _scalars(row), {}
         for name in _ATOMWISE:
-            if name in row and row[name].is_valid:
-                arrays[name] = _array(row[name])
+            if (found := _array(row.get(name))) is not None:
+                arrays[name] = found
         for name in ("stress", "stress_matrix"):
-            if name in row and row[name].is_valid:
-                info["stress"] = _array(row[name])
+            if (found := _array(row.get(name))) is not None:
+                info["stress"] = found
         atoms = _atoms(row, source, arrays)
     except ValueError as error:
         text = str(error)
@@ -110,30 +131,28 @@ def _record(row: Mapping[str, pa.Scalar], source: str, number: int) -> Record:
     return Record(atoms, {**info, **_identity(info, number)}, arrays, source)
 
 
-def _atoms(row: Mapping[str, pa.Scalar], source: str, arrays: dict[str, Any]) -> Atoms:
+def _atoms(row: Mapping[str, Any], source: str, arrays: dict[str, Any]) -> Atoms:
     if "structure" in row:
-        structure = row["structure"].as_py()
+        structure = row["structure"]
         structure = json.loads(structure) if isinstance(structure, str) else structure
         atoms = atoms_of(structure, source)
         if "magmoms" not in arrays and (found := site_property(structure, "magmom")) is not None:
             arrays["magmoms"] = np.asarray(found)
         return atoms
-    for name in _FLAT:
-        if not row[name].is_valid:
-            raise ValueError(f"{name} is null")
-    numbers = _array(row["atomic_numbers"])
+    cell, numbers, positions = (_array(row[name]) for name in _FLAT)
+    if cell is None or numbers is None or positions is None:
+        raise ValueError(f"{'cell' if cell is None else 'the list of atoms'} is null")
     if not ((numbers > 0) & (numbers < 119)).all():
         raise ValueError(f"atomic_numbers has {numbers.min()} to {numbers.max()}, not elements")
-    positions = numbers_of(_array(row["cart_coords"]), (len(numbers), 3), "cart_coords")
-    cell = numbers_of(_array(row["cell"]), (3, 3), "cell")
+    positions = numbers_of(positions, (len(numbers), 3), "cart_coords")
+    cell = numbers_of(cell, (3, 3), "cell")
     return Atoms(numbers=numbers, positions=positions, cell=cell, pbc=True)
 
 
-def _scalars(row: Mapping[str, pa.Scalar]) -> dict[str, Any]:
+def _scalars(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the plain values of a row and of its provenance."""
-    info = {name: value.as_py() for name, value in row.items() if name not in _LEFT}
-    if "provenance" in row and row["provenance"].is_valid:
-        info |= row["provenance"].as_py()
+    info = {name: value for name, value in row.items() if name not in (*_NUMBERS, "structure")}
+    info |= info.get("provenance") or {}
     return {name: v for name, v in info.items() if isinstance(v, str | int | float)}
 
 
@@ -148,8 +167,12 @@ def _identity(info: Mapping[str, Any], number: int) -> dict[str, str]:
     return {**found, "frame_id": frame, "source_id": str(material)}
 
 
-def _array(value: pa.Scalar) -> np.ndarray:
-    """Return the numbers of a list, or of a list of lists of one length."""
+def _array(value: Any) -> np.ndarray | None:
+    """Return the numbers of a list, or of a list of lists of one length; None of null."""
+    if value is None or isinstance(value, np.ndarray):
+        return value
+    if not value.is_valid:
+        return None
     values = value.values  # type: ignore[attr-defined]
     if not pa.types.is_nested(values.type):
         return _numbers(values)
