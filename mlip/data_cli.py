@@ -26,8 +26,10 @@ def run(arguments: Sequence[str]) -> int:
 def _inspect(arguments: Sequence[str]) -> int:
     from mlip.data.inspect import inspect
 
-    (path,), _, flags = _parse("inspect", arguments, "FILE", (), ("--json",))
-    found = inspect(Path(path))
+    known = ("units", "options")
+    (path,), given, flags = _parse("inspect", arguments, "FILE", known, ("--json",))
+    units = yaml.safe_load(given.get("units", "null"))
+    found = inspect(Path(path), units, **_reader(given))
     print(found.to_json() if "--json" in flags else found.to_text())
     return 0
 
@@ -35,15 +37,15 @@ def _inspect(arguments: Sequence[str]) -> int:
 def _doctor(arguments: Sequence[str]) -> int:
     from mlip.data.doctor import doctor
 
-    known = ("units", "reference", "output")
-    (path,), options, flags = _parse("doctor", arguments, "FILE", known, ("--json",))
-    units = yaml.safe_load(options.get("units", "null"))
-    if "reference" in options or "output" in options:
+    known = ("units", "options", "reference", "output")
+    (path,), given, flags = _parse("doctor", arguments, "FILE", known, ("--json",))
+    units, options = yaml.safe_load(given.get("units", "null")), _reader(given)
+    if "reference" in given or "output" in given:
         from mlip.evaluation.doctor import full_doctor
 
-        report = full_doctor(path, units, options.get("reference"), options.get("output"))
+        report = full_doctor(path, units, given.get("reference"), given.get("output"), **options)
     else:
-        report = doctor(path, units)
+        report = doctor(path, units, **options)
     print(report.to_json() if "--json" in flags else report.to_text())
     return report.exit_code
 
@@ -86,9 +88,10 @@ def _sample(arguments: Sequence[str]) -> int:
 
 
 def _pull(arguments: Sequence[str]) -> int:
+    from mlip.data.contributions import Narrowing
     from mlip.data.pull import frames_of, pull, write_selection
 
-    options = ("subset", "split", "folder", "output", *_SELECTION)
+    options = ("subset", "split", "folder", "output", "options", *_SELECTION)
     (name,), given, _ = _parse("pull", arguments, "NAME", options, ())
     selection = _selection(given)
     if "output" not in given and set(given) & set(_SELECTION):
@@ -96,29 +99,39 @@ def _pull(arguments: Sequence[str]) -> int:
             "limit, elements, where, ... choose frames: say output=FILE.extxyz as well"
         )
     subsets, parts = _words(given.get("subset", "")), _words(given.get("split", ""))
-    pulled = pull(name, subsets, given.get("folder"), splits=parts)
+    plain = not (selection.where or selection.source or selection.whole_pass)
+    narrowing = Narrowing(selection.elements, selection.limit if plain else None)
+    pulled = pull(name, subsets, given.get("folder"), splits=parts, narrowing=narrowing)
     for subset, files in pulled.files.items():
         print(f"{subset}: {len(files)} files, first {files[0] if files else '(none)'}")
     print("\n".join(pulled.notes))
     if "output" in given:
-        count = write_selection(frames_of(name, pulled), selection, given["output"])
-        print(f"{count} frames: {given['output']}  (read it with units=ase)")
+        frames = frames_of(name, pulled, _reader(given))
+        _told(write_selection(frames, selection, given["output"]), selection, given["output"])
     return 0
 
 
 def _select(arguments: Sequence[str]) -> int:
     from mlip.data.pull import write_selection
-    from mlip.data.readers import options_of, read
+    from mlip.data.readers import read
 
-    paths = [argument for argument in arguments if "=" not in argument][:1]
-    reading = [name for path in paths for name in options_of(path) if name not in _SELECTION]
-    known = ("units", *_SELECTION, *reading)
+    known = ("units", "options", *_SELECTION)
     paths, given, _ = _parse("select", arguments, "INPUT OUTPUT", known, ())
-    options = {name: yaml.safe_load(given[name]) for name in reading if name in given}
-    frames = read(paths[0], yaml.safe_load(given.get("units", "null")), **options)
-    count = write_selection(frames, _selection(given), paths[1])
-    print(f"{count} frames: {paths[1]}  (read it with units=ase)")
+    selection = _selection(given)
+    frames = read(paths[0], yaml.safe_load(given.get("units", "null")), **_reader(given))
+    _told(write_selection(frames, selection, paths[1]), selection, paths[1])
     return 0
+
+
+def _told(count: int, selection: Any, output: str) -> None:
+    use = "read it with units=ase" if Path(output).suffix else "a store: data=store"
+    print(f"{count} frames, {selection.manner}: {output}  ({use})")
+
+
+def _reader(given: Mapping[str, str]) -> dict[str, Any]:
+    from mlip.data.readers import reader_options
+
+    return reader_options(given)
 
 
 _SELECTION = ("limit", "elements", "where", "source", "stratify", "seed")
@@ -133,7 +146,7 @@ def _selection(given: Mapping[str, str]) -> Any:
         source=given.get("source", ""),
         limit=_whole("limit", given.get("limit")),
         stratify=given.get("stratify"),
-        seed=_whole("seed", given.get("seed")) or 0,
+        seed=_whole("seed", given.get("seed")),
     )
 
 

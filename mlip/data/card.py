@@ -14,7 +14,7 @@ from mlip import paths
 from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
 from mlip.data.readers import read
-from mlip.data.remote import RemoteFile, remote_files
+from mlip.data.remote import RemoteFile, remote_files, size_text
 from mlip.errors import suggest
 
 _SCHEMA = "card.schema.json"
@@ -173,10 +173,32 @@ def _row(card: DataCard) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
+def summary_lines() -> list[str]:
+    """Return a line a data set: name, frames in the repository, what there is to pull, title."""
+    cards = list_cards()
+    width = max(len(card.name) for card in cards)
+    told = [_online(card.remote) if card.remote else "" for card in cards]
+    wide = max(map(len, told))
+    return [
+        f"{card.name:<{width}}  {card.frames:>5} frames here  {far:<{wide}}  {card.title}"
+        for card, far in zip(cards, told, strict=True)
+    ]
+
+
 def _online(remote: tuple[RemoteFile, ...]) -> str:
-    total = sum(file.frames or 0 for file in remote)
+    """Return files, frames and bytes to pull; a sum of which a part is unknown says "over"."""
+    frames = [file.frames for file in remote]
+    sizes = [file.size for file in remote]
+    parts = [
+        f"{'over ' if None in known else ''}{text}"
+        for known, text in (
+            (frames, f"{sum(filter(None, frames)):,} frames"),
+            (sizes, size_text(sum(filter(None, sizes)))),
+        )
+        if any(known)
+    ]
     files = f"{len(remote)} file{'s' if len(remote) > 1 else ''} to pull"
-    return f"{files} ({total:,} frames)" if total else files
+    return f"{files} ({', '.join(parts)})" if parts else files
 
 
 def _labels(fields: FieldMap) -> str:

@@ -58,6 +58,7 @@ def doctor(
     fields: FieldMap | str | Mapping[str, Any] | None = None,
     required: Sequence[str] = ("energy", "forces"),
     elements: Sequence[str] | None = None,
+    **options: Any,
 ) -> Diagnosis:
     """Check a file or a store, or every split of a data set and the splits against each other.
 
@@ -68,11 +69,12 @@ def doctor(
         fields: Field map of a file; a card brings its own.
         required: Labels without which the data is of no use.
         elements: Symbols that the model knows, if it is there already.
+        options: Options of the reader of a file.
     """
     splits: Mapping[str, Sequence[Frame]] = {}
     findings: list[Finding] = []
     try:
-        splits, findings = read_splits(source, fields)
+        splits, findings = read_splits(source, fields, **options)
     except (ValueError, FileNotFoundError) as error:
         findings.append(Finding("error", str(error)))
     findings += check_splits(splits, required, elements)
@@ -80,7 +82,7 @@ def doctor(
 
 
 def read_splits(
-    source: str | Path, fields: FieldMap | str | Mapping[str, Any] | None
+    source: str | Path, fields: FieldMap | str | Mapping[str, Any] | None, **options: Any
 ) -> tuple[Mapping[str, Sequence[Frame]], list[Finding]]:
     """Return the frames of a file, a store or a data set by split, and what reading them found.
 
@@ -94,6 +96,8 @@ def read_splits(
     folder = path.is_dir() and not (path / "card.yaml").is_file()
     file = path.is_file() or (path.suffix and not path.is_dir())
     if path.name != "card.yaml" and (file or folder):
-        return {"file": list(read(path, fields))}, []
+        return {"file": list(read(path, fields, **options))}, []
+    if options:
+        raise ValueError(f"options are for files; the card of {source} says how its files are read")
     card = load_card(source)
     return {split: load_frames(card, split) for split in card.files}, []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlip.data.fields import FieldMap, look_alikes
-from mlip.data.readers import default_fields, format_of, read_records
+from mlip.data.readers import default_fields, format_of, read_records, require_options
 from mlip.data.record import Record
 
 _MAX_VALUES = 8
@@ -99,13 +99,16 @@ class Inspection:
 
 
 def inspect(
-    path: str | Path, fields: FieldMap | str | Mapping[str, Any] | None = None
+    path: str | Path,
+    fields: FieldMap | str | Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Inspection:
     """Look through a file without interpreting its units.
 
     Args:
         path: Any file that ``mlip.data.readers`` reads.
         fields: Field map to show beside the keys; None for an undeclared file.
+        options: Options of the format's reader.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -117,12 +120,13 @@ def inspect(
 
         return inspect_store(path)
     file_format = format_of(path)
+    require_options(path, file_format, options)
     if fields is not None and not isinstance(fields, FieldMap):
         fields = FieldMap.from_config(fields)
     if fields is None:
         fields = default_fields(file_format)
     tally = _Tally()
-    for record in read_records(path, file_format):
+    for record in read_records(path, file_format, **options):
         tally.add(record)
     return Inspection(
         path=str(path),

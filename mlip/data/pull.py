@@ -1,25 +1,32 @@
 """The pull verb: fetch what a data card declares, unpack it, and choose frames of it."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TransferSpeedColumn,
+)
 
 from mlip.data import archive
 from mlip.data.card import DataCard, load_card
+from mlip.data.contributions import Narrowing, download_contributions
 from mlip.data.download import DownloadError, download, require_package
-from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
-from mlip.data.readers import read
+from mlip.data.readers import format_of, formats, read
 from mlip.data.remote import RemoteFile, choose
 from mlip.data.select import Selection, select
 from mlip.data.write_extxyz import to_extxyz
 
 FOLDER_VARIABLE = "MLIP_DATA"
-_NOT_DATA = (".npz", ".lock", ".md", ".txt", ".json.part")
+_NOT_DATA = (".npz", ".lock", ".md", ".txt", ".json.part", "-lock")
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,14 @@ class Pulled:
     """What a pull brought.
 
     Args:
-        files: Files fetched, or unpacked from what was fetched, by their subset.
+        files: Files fetched, or files and folders unpacked from what was fetched, by their subset.
         notes: What to know about them: a file without a checksum on its card.
+        formats: Format of each path, where the card states it.
     """
 
     files: dict[str, list[Path]]
     notes: list[str]
+    formats: dict[Path, str] = field(default_factory=dict)
 
 
 def pull(
@@ -41,6 +50,7 @@ def pull(
     folder: str | Path | None = None,
     *,
     splits: Sequence[str] = (),
+    narrowing: Narrowing | None = None,
     timeout_s: float = 60.0,
     attempts: int = 5,
     progress: bool = True,
@@ -52,6 +62,7 @@ def pull(
         subsets: Subsets of the card's ``remote``; empty if there is one.
         folder: Where files go; None is ``$MLIP_DATA/<name>``, else ``~/.cache/mlip/<name>``.
         splits: Published splits; empty for all.
+        narrowing: What to ask of a source that can be asked (MPContribs); files come whole.
         timeout_s: Longest silence of a server, s.
         attempts: Tries in a row that bring nothing before it gives up.
         progress: Show a bar.
@@ -68,23 +79,17 @@ def pull(
             f"data set {card.name!r} has nothing to pull: its frames are in the repository ({held})"
         )
     target = Path(folder) if folder is not None else default_folder() / card.name
-    files: dict[str, list[Path]] = {}
-    notes = []
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), disable=not progress) as bar:
-        for file in choose(card.remote, subsets, splits, card.name):
-            task = bar.add_task(file.filename, total=file.size)
-            path = _fetch(
-                file,
-                target,
-                timeout_s,
-                attempts,
-                lambda done, total, task=task: bar.update(task, completed=done, total=total),
-            )
-            if file.checksum is None:
-                notes.append(f"{path} has no checksum on the card of {card.name}: not verified")
-            files.setdefault(file.subset, []).extend(_unpacked(path))
-    return Pulled(files, notes)
+    found = Pulled({}, [], {})
+    for file in choose(card.remote, subsets, splits, card.name):
+        with _Bar(file, progress) as told:
+            path = _fetch(file, target, narrowing or Narrowing(), timeout_s, attempts, told)
+        if file.checksum is None and not file.mpcontribs:
+            found.notes.append(f"{path} has no checksum on the card of {card.name}: not verified")
+        pieces = _pieces(path, file.format)
+        found.files.setdefault(file.subset, []).extend(pieces)
+        if file.format:
+            found.formats.update(dict.fromkeys(pieces, file.format))
+    return found
 
 
 def default_folder() -> Path:
@@ -92,15 +97,33 @@ def default_folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or Path.home() / ".cache" / "mlip")
 
 
-def frames_of(card: DataCard | str | Path, pulled: Pulled) -> Iterator[Frame]:
-    """Yield the frames of everything that was pulled, in internal units."""
-    fields = (card if isinstance(card, DataCard) else load_card(card)).fields
-    paths = [path for files in pulled.files.values() for path in files]
-    return chain.from_iterable(_read(path, fields) for path in paths)
+def frames_of(
+    card: DataCard | str | Path, pulled: Pulled, options: Mapping[str, Any] | None = None
+) -> Iterator[Frame]:
+    """Yield the frames of everything that was pulled, in internal units.
+
+    Each file is read in the format on the card, with the keys and units which that format fixes;
+    the card's ``fields`` are for formats that fix none (extended XYZ). ``info`` tells the data set
+    and its functional where the file does not.
+
+    Args:
+        card: The card by which it was pulled.
+        pulled: What the pull brought.
+        options: Options of the reader, ``energy: corrected`` of MPtrj for instance.
+    """
+    card = card if isinstance(card, DataCard) else load_card(card)
+    known = {"data": card.name, "functional": str(card.level_of_theory["functional"])}
+    for path in (path for files in pulled.files.values() for path in files):
+        name = pulled.formats.get(path) or format_of(path)
+        own = formats()[name].fields if name in formats() else None
+        for frame in read(path, own or card.fields, file_format=name, **(options or {})):
+            yield Frame(frame.atoms, frame.labels, frame.source, {**known, **frame.info})
 
 
 def write_selection(frames: Iterable[Frame], selection: Selection, output: str | Path) -> int:
     """Write the frames chosen as extended XYZ (``units=ase``), whole or not at all.
+
+    An output without a suffix becomes a training store, made from ``<output>.extxyz`` beside it.
 
     Returns:
         How many there are.
@@ -108,6 +131,8 @@ def write_selection(frames: Iterable[Frame], selection: Selection, output: str |
     Raises:
         ValueError: If the output exists, or no frame passes.
     """
+    if not Path(output).suffix:
+        return _write_store(frames, selection, Path(output))
     output = Path(output)
     if output.exists():
         raise ValueError(f"{output} exists: remove it, or name another output")
@@ -122,23 +147,51 @@ def write_selection(frames: Iterable[Frame], selection: Selection, output: str |
     return len(chosen)
 
 
-def _fetch(file: RemoteFile, folder: Path, timeout_s: float, attempts: int, told: object) -> Path:
+def _write_store(frames: Iterable[Frame], selection: Selection, output: Path) -> int:
+    from mlip.data.store.convert import convert
+
+    if output.exists():
+        raise ValueError(f"{output} exists: remove it, or name another output")
+    chosen = output.with_name(f"{output.name}.extxyz")
+    count = write_selection(frames, selection, chosen)
+    convert(chosen, output, "ase")
+    return count
+
+
+class _Bar:
+    """A bar for one file; what it gives is called with what is there and what there will be."""
+
+    def __init__(self, file: RemoteFile, shown: bool) -> None:
+        counted = (DownloadColumn(), TransferSpeedColumn())
+        columns = (MofNCompleteColumn(),) if file.mpcontribs else counted
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), *columns, disable=not shown
+        )
+        self.task = self.bar.add_task(file.filename, total=file.size)
+
+    def __enter__(self) -> Callable[[int, int | None], None]:
+        self.bar.start()
+        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+
+def _fetch(
+    file: RemoteFile,
+    folder: Path,
+    narrowing: Narrowing,
+    timeout_s: float,
+    attempts: int,
+    told: Callable[[int, int | None], None],
+) -> Path:
     if file.manual:
         return _brought(file, folder / file.filename)
     if file.url:
-        return download(
-            file,
-            folder,
-            timeout_s=timeout_s,
-            attempts=attempts,
-            progress=told,  # type: ignore[arg-type]
-        )
+        return download(file, folder, timeout_s=timeout_s, attempts=attempts, progress=told)
     if file.hub:
         return _from_hub(file, folder)
-    raise ValueError(
-        f"subset {file.subset!r} is the project {file.mpcontribs} of MPContribs, which needs an "
-        f"API key: save it with mpcontribs-client at {folder / file.filename}"
-    )
+    return download_contributions(file, folder, narrowing, told)
 
 
 def _brought(file: RemoteFile, path: Path) -> Path:
@@ -179,18 +232,27 @@ def _from_hub(file: RemoteFile, folder: Path) -> Path:
     return path
 
 
-def _unpacked(path: Path) -> list[Path]:
+def _pieces(path: Path, file_format: str) -> list[Path]:
+    """Return what is to be read: files, or folders where the format is one of folders.
+
+    A folder of ``.aselmdb`` files is one piece, so that its ``metadata.npz`` is checked.
+    """
     if not archive.is_archive(path):
         return [path]
     stem = path.name
     for suffix in archive.SUFFIXES:
         stem = stem.removesuffix(suffix)
-    return [
-        member
-        for member in archive.unpack(path, path.with_name(stem))
-        if not member.name.endswith(_NOT_DATA)
-    ]
-
-
-def _read(path: Path, fields: FieldMap) -> Iterator[Frame]:
-    yield from read(path, fields)
+    members = archive.unpack(path, path.with_name(stem))
+    if file_format == "aselmdb":
+        pieces = {member.parent for member in members if member.suffix == ".aselmdb"}
+    elif file_format == "deepmd":
+        pieces = {member.parent for member in members if member.name == "type.raw"}
+    else:
+        pieces = {member for member in members if not member.name.endswith(_NOT_DATA)}
+    if not pieces:
+        held = ", ".join(member.name for member in members[:5])
+        raise ValueError(
+            f"{path} holds nothing of the format {file_format or 'of its card'} (it holds {held}); "
+            "correct the card's format"
+        )
+    return sorted(pieces)

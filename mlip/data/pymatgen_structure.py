@@ -26,7 +26,7 @@ def atoms_of(structure: Any, source: str) -> Atoms:
     try:
         sites = structure["sites"]
         lattice = structure.get("lattice")
-        cell = None if lattice is None else _numbers(lattice["matrix"], (3, 3), "lattice.matrix")
+        cell = None if lattice is None else numbers_of(lattice["matrix"], (3, 3), "lattice.matrix")
         positions = _positions(sites, cell)
         numbers = _elements(sites)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -51,10 +51,10 @@ def _positions(sites: Any, cell: np.ndarray | None) -> np.ndarray:
         raise ValueError("the structure has no sites")
     shape = (len(sites), 3)
     if "xyz" in sites[0]:
-        return _numbers([site["xyz"] for site in sites], shape, "xyz of the sites")
+        return numbers_of([site["xyz"] for site in sites], shape, "xyz of the sites")
     if cell is None:
         raise KeyError("xyz")
-    return _numbers([site["abc"] for site in sites], shape, "abc of the sites") @ cell
+    return numbers_of([site["abc"] for site in sites], shape, "abc of the sites") @ cell
 
 
 def _elements(sites: list[Any]) -> list[int]:
@@ -70,7 +70,12 @@ def _elements(sites: list[Any]) -> list[int]:
     return found
 
 
-def _numbers(values: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+def numbers_of(values: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """Return finite numbers of the shape, as float64.
+
+    Raises:
+        ValueError: If they are not that, naming ``what``.
+    """
     try:
         array = np.array(values, dtype=np.float64)
     except (ValueError, TypeError) as error:

@@ -105,5 +105,9 @@ def _size(files: Sequence[RemoteFile], subset: str) -> str:
     known = [size for size in sizes if size is not None]
     if not known or len(known) < len(sizes):
         return ""
-    total = sum(known)
-    return f" ({total / 1e9:.1f} GB)" if total >= 1e9 else f" ({total / 1e6:.0f} MB)"
+    return f" ({size_text(sum(known))})"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes for a person."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ase.data import atomic_numbers
 
 from mlip.data.fingerprint import fingerprint
 from mlip.data.frame import Frame
@@ -16,21 +17,27 @@ from mlip.errors import suggest
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames to keep. The choice depends on the frames and the seed, not on their order.
+    """Which frames to keep.
+
+    With ``limit`` alone the first frames that pass are taken, and reading stops there. With a seed
+    or strata everything is read once, and the choice depends on the frames and the seed, not on
+    their order.
 
     Args:
-        elements: Keep frames that hold no other element; all if empty.
+        elements: Keep frames that hold no other element, not necessarily all of these (``Li,P,S``
+            keeps Li3P and Li2S); all if empty.
         where: Windows such as ``max_force<10``; the names are those of ``QUANTITIES`` or numeric
             info keys; a key alone, such as ``converged``, must be true. A frame without the
             quantity is left out.
         source: Text that the frame's source (file and index) must hold.
         limit: Number of frames at most; None keeps all that pass.
-        stratify: None takes ``limit`` frames at random; ``composition``, ``prototype``,
-            ``elements`` or an info key takes the same number of each kind, as far as there are.
-        seed: Another seed gives another choice.
+        stratify: None takes any frames; ``composition``, ``prototype``, ``elements`` or an info
+            key takes the same number of each kind, as far as there are.
+        seed: Another seed gives another choice; None takes the first frames, or is 0 with strata.
 
     Raises:
-        ValueError: For a window that cannot be read, or a limit below one.
+        ValueError: For a symbol that is no element, a window that cannot be read, or a limit below
+            one.
     """
 
     elements: Sequence[str] = ()
@@ -38,13 +45,33 @@ class Selection:
     source: str = ""
     limit: int | None = None
     stratify: str | None = None
-    seed: int = 0
+    seed: int | None = None
     windows: tuple["Window", ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit is {self.limit}: give a number of frames, at least 1")
+        for symbol in self.elements:
+            if symbol not in atomic_numbers:
+                raise ValueError(
+                    f"elements has {symbol!r}, not an element{suggest(symbol, atomic_numbers)}"
+                )
         object.__setattr__(self, "windows", tuple(Window.parse(text) for text in self.where))
+
+    @property
+    def whole_pass(self) -> bool:
+        """Whether every frame must be seen before one is chosen."""
+        return self.limit is None or self.stratify is not None or self.seed is not None
+
+    @property
+    def manner(self) -> str:
+        """How the frames are chosen, for a person."""
+        if self.limit is None:
+            return "all that pass"
+        if not self.whole_pass:
+            return "the first that pass (seed=0 or stratify=… would choose among all)"
+        strata = f", the same number of each {self.stratify}" if self.stratify else ""
+        return f"chosen at random with seed {self.seed or 0} among all that pass{strata}"
 
     def passes(self, frame: Frame) -> bool:
         """Return whether a frame is among those to choose from."""
@@ -94,13 +121,15 @@ class Window:
 def select(frames: Iterable[Frame], selection: Selection) -> list[Frame]:
     """Return the frames chosen, in the order in which they came.
 
-    One pass, and no more than about three times ``limit`` frames in memory. Each frame has a
-    place by the hash of its structure and the seed; of each kind the first places are taken, one
+    At most one pass, and no more than about three times ``limit`` frames in memory. Each frame has
+    a place by the hash of its structure and the seed; of each kind the first places are taken, one
     of each kind in turn.
 
     Raises:
         ValueError: If nothing passes, saying how many frames there were.
     """
+    if not selection.whole_pass:
+        return _first_that_pass(frames, selection)
     kinds: dict[Any, list[tuple[bytes, int, Frame]]] = {}
     seen = held = 0
     for index, frame in enumerate(frames):
@@ -108,20 +137,41 @@ def select(frames: Iterable[Frame], selection: Selection) -> list[Frame]:
         if not selection.passes(frame):
             continue
         kind = _kind(frame, selection.stratify)
-        insort(kinds.setdefault(kind, []), (_place(frame, selection.seed), index, frame), key=_key)
+        insort(
+            kinds.setdefault(kind, []), (_place(frame, selection.seed or 0), index, frame), key=_key
+        )
         held += 1
         if selection.limit is not None and held > 2 * selection.limit + 100:
             kinds = _first(kinds, selection.limit)
             held = sum(map(len, kinds.values()))
-    if not held:
-        raise ValueError(
-            f"none of the {seen} frames passes; widen elements={','.join(selection.elements)} "
-            f"where={','.join(selection.where)} source={selection.source}"
-        )
+    _require_some(held, seen, selection)
     if selection.limit is not None:
         kinds = _first(kinds, selection.limit)
     chosen = [item for items in kinds.values() for item in items]
     return [frame for _, _, frame in sorted(chosen, key=lambda item: item[1])]
+
+
+def _first_that_pass(frames: Iterable[Frame], selection: Selection) -> list[Frame]:
+    chosen: list[Frame] = []
+    seen = 0
+    for frame in frames:
+        seen += 1
+        if selection.passes(frame):
+            chosen.append(frame)
+        if len(chosen) == selection.limit:
+            break
+    _require_some(len(chosen), seen, selection)
+    return chosen
+
+
+def _require_some(held: int, seen: int, selection: Selection) -> None:
+    if not held:
+        raise ValueError(
+            f"none of the {seen} frames passes; widen elements={','.join(selection.elements)} "
+            f"where={','.join(selection.where)} source={selection.source}. A frame without the "
+            f"quantity passes no window on it; known are {', '.join(QUANTITIES)} and numeric info "
+            "keys"
+        )
 
 
 def quantity(frame: Frame, name: str) -> float | None:

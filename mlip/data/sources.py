@@ -118,8 +118,9 @@ def from_card(
 
 def from_files(  # noqa: PLR0913  the choices of configs/data/extxyz.yaml
     train: str | Path,
-    units: str | Mapping[str, Any],
+    units: str | Mapping[str, Any] | None,
     *,
+    options: Mapping[str, Any] | None = None,
     val: str | Path | None = None,
     test: str | Path | None = None,
     val_fraction: float = 0.1,
@@ -132,7 +133,8 @@ def from_files(  # noqa: PLR0913  the choices of configs/data/extxyz.yaml
 
     Args:
         train: File with energies and forces.
-        units: ``ase``, or a mapping of fields as in a data card.
+        units: ``ase``, or a mapping of fields as in a data card; None for formats that fix them.
+        options: Options of the format's reader, ``{energy: corrected}`` of MPtrj for instance.
         val: Validation file, or None to hold out ``val_fraction``.
         test: Test file, or None to hold out ``test_fraction``.
         val_fraction: Share held out for validation.
@@ -141,22 +143,23 @@ def from_files(  # noqa: PLR0913  the choices of configs/data/extxyz.yaml
         group: What must not be divided, ``material`` for instance (``mlip.data.groups``).
         seed: Seed of the hold-outs.
     """
-    fields = FieldMap.from_config(units)
-    frames: list[Frame] = list(read(train, fields))
+    fields = None if units is None else FieldMap.from_config(units)
+    given = dict(options or {})
+    frames: list[Frame] = list(read(train, fields, **given))
     if test is None:
         frames, tested = hold_out(frames, test_fraction, seed + 1, stratify, group)
     else:
-        tested = list(read(test, fields))
+        tested = list(read(test, fields, **given))
     if val is None:
         frames, validated = hold_out(frames, val_fraction, seed, stratify, group)
     else:
-        validated = list(read(val, fields))
+        validated = list(read(val, fields, **given))
     origin = {
         "data": Path(train).name,
         "title": "user's file",
         "licence": "not stated",
         "level_of_theory": {},
-    }
+    } | ({"options": given} if given else {})
     return Splits(frames, validated, tested, origin)
 
 

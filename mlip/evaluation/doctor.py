@@ -26,6 +26,7 @@ def full_doctor(
     fields: str | Mapping[str, Any] | None = None,
     reference: str | None = None,
     output: str | Path | None = None,
+    **options: Any,
 ) -> Diagnosis:
     """Run every check, those against a reference potential included, and write the page.
 
@@ -34,14 +35,15 @@ def full_doctor(
         fields: Units of a file, as in a data card.
         reference: Name of a calculator, ``chgnet_0_3_0`` for instance.
         output: Folder of ``doctor.html``; None writes none.
+        options: Options of the reader of a file.
 
     Raises:
         ValueError: If there is no such calculator.
     """
-    diagnosis = doctor(source, fields)
+    diagnosis = doctor(source, fields, **options)
     splits: Mapping[str, Sequence[Frame]] = {}
     with suppress(ValueError, FileNotFoundError):  # it stands among the findings
-        splits, _ = read_splits(source, fields)
+        splits, _ = read_splits(source, fields, **options)
     frames = [frame for some in splits.values() for frame in some if usable(frame.atoms)]
     if reference is not None and frames:
         content = configs.compose("evaluate", [f"calculator={reference}"]).calculator

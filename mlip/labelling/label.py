@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from mlip.data.write_extxyz import to_extxyz
 from mlip.keys import FIELDS, LABELS
 from mlip.labelling.journal import Journal
 from mlip.labelling.workers import compute
+
+Structures = Callable[[], Iterator[Frame]]
 
 _CHARGE_KEYS = ("total_charge", "charge")
 _VERSIONS = ("mlip-suite", "ase", "numpy", "tblite", "torch", "chgnet", "mace-torch")
@@ -65,18 +68,20 @@ def cli_run(overrides: Sequence[str]) -> Labelled:
         content["calculator"],
         workers=content["workers"],
         threads=content["threads"],
+        options=content["options"],
         total_charge=content["total_charge"],
         timeout_s=content["timeout_s"],
     )
 
 
-def label(
+def label(  # noqa: PLR0913  the choices of configs/label.yaml
     source: str | Path,
     output: str | Path,
     calculator: Mapping[str, Any],
     *,
     workers: int = 1,
     threads: int = 1,
+    options: Mapping[str, Any] | None = None,
     total_charge: float | None = None,
     timeout_s: float = 600.0,
     progress: bool = True,
@@ -92,6 +97,7 @@ def label(
         calculator: ``build:`` block and ``card:`` of ``configs/calculator``.
         workers: Number of processes.
         threads: Threads of each.
+        options: Options of the reader of ``source``.
         total_charge: Total charge (e) of frames that state none.
         timeout_s: Longest time for one frame, s.
         progress: Show a bar.
@@ -103,16 +109,18 @@ def label(
     """
     source, output = Path(source), Path(output)
     _check_options(output, workers, threads, timeout_s)
-    count = _check_charges(source, total_charge, calculator.get("card", {}).get("needs", ()))
+    structures = partial(read_structures, source, **(options or {}))
+    count = _check_charges(structures, total_charge, calculator.get("card", {}).get("needs", ()))
     job = {
         "input": _sha256(source),
         "frames": count,
         "build": dict(calculator["build"]),
+        "options": dict(options or {}),
         "total_charge": total_charge,
         "versions": _versions(),
     }
     with Journal(output.with_name(f"{output.name}.journal"), job) as journal, ExitStack() as stack:
-        tasks = _tasks(source, total_charge, journal)
+        tasks = _tasks(structures, total_charge, journal)
         answers = compute(tasks, calculator["build"], workers, threads, timeout_s)
         stack.callback(answers.close)  # type: ignore[attr-defined]
         bar, task = _bar(count, len(journal.done), progress)
@@ -121,7 +129,7 @@ def label(
                 journal.add({"frame": index, **answer})
                 failed = f", {len(journal.failed)} failed" if journal.failed else ""
                 bar.update(task, completed=len(journal.done), description=f"labelling{failed}")
-        result = _finish(source, output, total_charge, calculator, journal, job)
+        result = _finish(structures, output, total_charge, calculator, journal, job)
         journal.path.unlink()
     if len(result.failures) == count:
         first = next(iter(result.failures.values()))
@@ -139,10 +147,10 @@ def _check_options(output: Path, workers: int, threads: int, timeout_s: float) -
         raise ValueError(f"{output} exists: remove it, or name another output")
 
 
-def _check_charges(source: Path, total_charge: float | None, needs: Sequence[str]) -> int:
+def _check_charges(structures: Structures, total_charge: float | None, needs: Sequence[str]) -> int:
     """Return the number of frames; refuse a file whose charges would have to be guessed."""
     stated, missing = 0, []
-    for frame in read_structures(source):
+    for frame in structures():
         if any(key in frame.info for key in _CHARGE_KEYS):
             stated += 1
         else:
@@ -157,9 +165,9 @@ def _check_charges(source: Path, total_charge: float | None, needs: Sequence[str
 
 
 def _tasks(
-    source: Path, total_charge: float | None, journal: Journal
+    structures: Structures, total_charge: float | None, journal: Journal
 ) -> Iterator[tuple[int, Atoms]]:
-    for index, frame in enumerate(read_structures(source)):
+    for index, frame in enumerate(structures()):
         if index not in journal.done:
             atoms = frame.atoms.copy()
             atoms.info = _info(frame, total_charge)
@@ -180,7 +188,7 @@ def _info(frame: Frame, total_charge: float | None) -> dict[str, Any]:
 
 
 def _finish(
-    source: Path,
+    structures: Structures,
     output: Path,
     total_charge: float | None,
     calculator: Mapping[str, Any],
@@ -190,7 +198,7 @@ def _finish(
     card = calculator.get("card", {})
     draft = output.with_name(f".{output.name}.{os.getpid()}")
     with draft.open("w", encoding="utf-8") as file:
-        for index, frame in enumerate(read_structures(source)):
+        for index, frame in enumerate(structures()):
             entry = journal.entry(index)
             if "labels" not in entry:
                 continue

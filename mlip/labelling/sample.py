@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +86,8 @@ def sample(recipe: Recipe, frames: int | None = None, seed: int | None = None) -
     Raises:
         RuntimeError: If a system does not relax.
     """
-    content = configs.compose("label", [f"calculator={recipe.calculator}"]).calculator
     for name in recipe.systems:
-        calculator = build_calculator(content.build)
-        atoms = _structure(recipe.systems[name])
-        generator = _generator(name, recipe.seed if seed is None else seed)
-        yield from _run(atoms, name, recipe, calculator, generator, frames or recipe.frames)
+        yield from _system(name, recipe, frames, seed)
 
 
 def write_sample(
@@ -97,17 +95,41 @@ def write_sample(
 ) -> int:
     """Write the structures of a recipe as extended XYZ, to be labelled; return how many.
 
+    After a kill the same call goes on: systems that are finished are not run again.
+
     Raises:
         ValueError: If the output exists.
     """
     output = Path(output)
     if output.exists():
         raise ValueError(f"{output} exists: remove it, or name another output")
-    texts = [to_extxyz(frame) for frame in sample(recipe, frames, seed)]
-    draft = output.with_name(f".{output.name}.draft")
-    draft.write_text("".join(texts), encoding="utf-8")
-    draft.replace(output)
-    return len(texts)
+    job = json.dumps([asdict(recipe), frames, seed], sort_keys=True).encode()
+    parts = output.with_name(f".{output.name}.{hashlib.sha256(job).hexdigest()[:12]}")
+    parts.mkdir(parents=True, exist_ok=True)
+    done = [parts / f"{name}.extxyz" for name in recipe.systems]
+    for name, part in zip(recipe.systems, done, strict=True):
+        if not part.exists():
+            _write_whole(part, (to_extxyz(f) for f in _system(name, recipe, frames, seed)))
+    _write_whole(output, (part.read_text(encoding="utf-8") for part in done))
+    shutil.rmtree(parts)
+    return len(recipe.systems) * (frames or recipe.frames)
+
+
+def _write_whole(path: Path, texts: Iterable[str]) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("w", encoding="utf-8") as file:
+        file.writelines(texts)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _system(name: str, recipe: Recipe, frames: int | None, seed: int | None) -> Iterator[Frame]:
+    content = configs.compose("label", [f"calculator={recipe.calculator}"]).calculator
+    calculator = build_calculator(content.build)
+    atoms = _structure(recipe.systems[name])
+    generator = _generator(name, recipe.seed if seed is None else seed)
+    yield from _run(atoms, name, recipe, calculator, generator, frames or recipe.frames)
 
 
 def _structure(system: Mapping[str, Any]) -> Atoms:

@@ -39,7 +39,10 @@ def test_every_card_matches_its_files(name):
     for split, file in card.files.items():
         frames = load_frames(card, split)
         assert len(frames) == file.frames
-        assert all({"energy", "forces", "stress"} <= set(frame.labels) for frame in frames)
+        expected = (
+            set(card.fields.labels) if card.fields.declared else {"energy", "forces", "stress"}
+        )
+        assert all(expected <= set(frame.labels) for frame in frames)
         held |= {symbol for frame in frames for symbol in frame.atoms.symbols}
     assert held <= set(card.elements) if card.remote else held == set(card.elements)
     assert card.frames == sum(file.frames for file in card.files.values())
@@ -135,3 +138,63 @@ def test_the_schema_knows_every_label():
 
     schema = json.loads((paths.content("datasets") / "card.schema.json").read_text())
     assert set(schema["properties"]["fields"]["oneOf"][1]["properties"]) == set(LABELS)
+
+
+SAMPLES = [
+    path
+    for name in ("bec_water", "li_electrode_lmo", "mptrj", "alexandria", "mlearn_li")
+    for path in sorted((DATASETS / name).glob("*.extxyz.gz"))
+]
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_samples_read_back_to_the_last_digit(path):
+    """Energies and coordinates are those that stand in the text, whoever reads it."""
+    card = load_card(path.parent)
+    split = next(split for split, file in card.files.items() if file.path == path.name)
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    for frame in load_frames(card, split):
+        count, header = int(lines[0]), lines[1]
+        rows = [line.split() for line in lines[2 : count + 2]]
+        lines = lines[count + 2 :]
+        assert frame.atoms.get_chemical_symbols() == [row[0] for row in rows]
+        assert frame.atoms.positions.tolist() == [[float(x) for x in row[1:4]] for row in rows]
+        energy = re.search(r"(?:^|\s)energy=(\S+)", header)
+        assert float(frame.labels["energy"]) == float(energy[1])
+        lattice = re.search(r'Lattice="([^"]*)"', header)
+        assert frame.atoms.cell.array.ravel().tolist() == [float(x) for x in lattice[1].split()]
+        columns, first = re.search(r"Properties=(\S+)", header)[1].split(":"), 0
+        for name, width in zip(columns[::3], map(int, columns[2::3]), strict=True):
+            if name in ("forces", "apt"):
+                label = "forces" if name == "forces" else "born_effective_charges"
+                found = frame.labels[label].reshape(count, width)
+                assert found.tolist() == [
+                    [float(x) for x in r[first : first + width]] for r in rows
+                ]
+            first += width
+    assert not lines
+
+
+def test_samples_are_small_and_come_with_their_licence():
+    for card in list_cards():
+        for file in card.files.values():
+            assert (card.folder / file.path).stat().st_size < 420e3
+        assert not card.files or (card.folder / "LICENSE").is_file()
+        assert not (card.files and "NC" in card.licence)
+
+
+def test_formats_of_remote_files_exist():
+    from mlip.data.readers import formats
+
+    known = {*formats(), "extxyz"}
+    assert {file.format for card in list_cards() for file in card.remote} <= known
+
+
+def test_list_tells_what_there_is_and_its_size(capsys):
+    from mlip.cli import main
+
+    main(["list", "datasets"])
+    told = capsys.readouterr().out
+    assert [line.split()[0] for line in told.splitlines()] == CARDS
+    omat = next(line for line in told.splitlines() if line.startswith("omat24"))
+    assert re.search(r"23 files to pull \(102,859,796 frames, \d+\.\d GB\)", omat)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 import yaml
 
@@ -20,9 +22,12 @@ pytest.importorskip("pooch")
 from mlip.cli import main
 from mlip.data import archive
 from mlip.data.download import DownloadError, download
-from mlip.data.pull import pull
+from mlip.data.pull import frames_of, pull
+from mlip.data.readers import read
 from mlip.data.remote import RemoteFile
+from mlip.data.store.reader import Store
 from mlip.data.write_extxyz import to_extxyz
+from tests.data.readers import real
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 
@@ -262,7 +267,6 @@ def frames_tar(frames):
 
 def test_a_tar_is_unpacked_and_frames_chosen(server, tmp_path, capsys):
     from mlip.data.card import load_frames
-    from mlip.data.readers import read
 
     frames = load_frames("mlearn_li", "train")
     server.body = frames_tar(frames)
@@ -330,3 +334,106 @@ def test_frames_of_a_far_set_are_not_in_the_repository(tmp_path):
     card = write_card(tmp_path / "far", [{"subset": "a", "hub": "owner/name", "path": "a.json"}])
     with pytest.raises(ValueError, match="mlip data pull far"):
         load_frames(card, "train")
+
+
+def tar_of(members):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def omat_tar(tmp_path, frames, natoms):
+    """Two files and metadata.npz in the folder of a subset, as OMat24 is packed."""
+    members = {}
+    for number, some in enumerate((frames[:5], frames[5:])):
+        rows = [real.row(frame, index) for index, frame in enumerate(some)]
+        path = real.write_aselmdb(tmp_path / f"data{number}.aselmdb", rows)
+        members[f"rattled/data.{number:04d}.aselmdb"] = path.read_bytes()
+    held = io.BytesIO()
+    np.savez(held, natoms=np.array(natoms))
+    return tar_of({**members, "rattled/metadata.npz": held.getvalue()})
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_subset_of_omat24_is_read_as_one_folder(damaged, server, tmp_path):
+    frames = real.frames()[8:18]
+    natoms = [len(frame) for frame in frames]
+    server.body = omat_tar(tmp_path, frames, [1, *natoms[1:]] if damaged else natoms)
+    remote = [{"subset": "r", "url": server.url("val.tar.gz"), "format": "aselmdb"}]
+    card = write_card(tmp_path / "far", remote)
+    pulled = pull(card, folder=tmp_path / "got", progress=False)
+    assert [path.name for path in pulled.files["r"]] == ["rattled"]
+    if damaged:
+        with pytest.raises(ValueError, match=r"metadata.npz says 1 for structure 0"):
+            list(frames_of(card, pulled))
+        return
+    found = list(frames_of(card, pulled))
+    assert len(found) == 10
+    for expected, frame in zip(frames, found, strict=True):
+        assert float(frame.labels["energy"]) == real.values(expected)[0]
+        np.testing.assert_array_equal(frame.labels["forces"], real.values(expected)[1])
+    assert {frame.info["functional"] for frame in found} == {"PBE"}
+
+
+@pytest.fixture
+def mptrj(server, tmp_path):
+    """A card of MPtrj whose file is served, and the frames in it."""
+    frames = real.frames()
+    server.body = json.dumps(real.mptrj(frames)).encode()
+    remote = [{"subset": "a", "url": server.url("MPtrj_2022.9_full.json"), "format": "mptrj"}]
+    return str(write_card(tmp_path / "far", remote)), frames
+
+
+@pytest.mark.parametrize("energy", ["uncorrected", "corrected"])
+def test_mptrj_is_read_with_its_own_units(energy, mptrj, tmp_path):
+    card, frames = mptrj
+    output = tmp_path / "some.extxyz"
+    some = ["limit=12", "where=atoms<60", f"options={{energy: {energy}}}"]
+    main(["data", "pull", card, f"folder={tmp_path / 'got'}", f"output={output}", *some])
+    expected = [frame for frame in frames if len(frame) < 60][:12]
+    chosen = list(read(output, "ase"))
+    assert len(chosen) == 12
+    for before, after in zip(expected, chosen, strict=True):
+        assert after.info["energy_choice"] == energy
+        record = real.mptrj_record(before)
+        assert float(after.labels["energy"]) == record[f"{energy}_total_energy"]
+        np.testing.assert_array_equal(after.labels["forces"], real.values(before)[1])
+        np.testing.assert_allclose(after.labels["stress"], real.values(before)[2], rtol=1e-7)
+
+
+def test_a_limit_alone_stops_reading(mptrj, tmp_path, capsys):
+    pulled = pull(mptrj[0], folder=tmp_path / "got", progress=False)
+    path = pulled.files["a"][0]
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + b"damage" + whole[middle:])
+    output = tmp_path / "some.extxyz"
+    main(["data", "select", str(path), str(output), "limit=5"])
+    assert "the first that pass" in capsys.readouterr().out
+    assert len(list(read(output, "ase"))) == 5
+    with pytest.raises(SystemExit):
+        main(["data", "select", str(path), str(tmp_path / "b.extxyz"), "limit=5", "seed=1"])
+    assert "the value is not JSON" in capsys.readouterr().err
+
+
+def test_a_selection_becomes_a_store(mptrj, tmp_path, capsys):
+    card, frames = mptrj
+    output = tmp_path / "store"
+    main(["data", "pull", card, f"folder={tmp_path / 'got'}", f"output={output}", "limit=20"])
+    assert "data=store" in capsys.readouterr().out
+    store = Store(output)
+    assert len(store) == 20
+    assert store.manifest.told["functional"] == {"PBE(+U), Materials Project": 20}
+    np.testing.assert_array_equal(store[3].labels["forces"], real.values(frames[3])[1])
+
+
+def test_an_archive_of_another_format_is_named(server, tmp_path):
+    server.body = tar_of({"a/readme.txt": b"nothing"})
+    remote = [{"subset": "r", "url": server.url("val.tar.gz"), "format": "aselmdb"}]
+    card = write_card(tmp_path / "far", remote)
+    with pytest.raises(ValueError, match=r"nothing of the format aselmdb \(it holds readme.txt\)"):
+        pull(card, folder=tmp_path / "got", progress=False)

@@ -1,5 +1,6 @@
 """Selections: windows, strata, and independence of the order of the file."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -88,3 +89,34 @@ def test_the_verb(tmp_path, capsys):
     main(["data", "select", *arguments, "stratify=group", "seed=2"])
     assert "9 frames" in capsys.readouterr().out
     assert len(list(read(tmp_path / "b.extxyz", "ase"))) == 9
+
+
+def test_a_limit_alone_takes_the_first_that_pass():
+    def frames():
+        yield from FRAMES[:20]
+        raise AssertionError("read on")
+
+    chosen = select(frames(), Selection(limit=5, where=["temperature>=10"]))
+    assert [f.source for f in chosen] == [f"file#{i}" for i in range(10, 15)]
+    with pytest.raises(AssertionError, match="read on"):
+        select(frames(), Selection(limit=5, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "all that pass"),
+        ({"limit": 3}, "the first that pass"),
+        ({"limit": 3, "seed": 2}, "at random with seed 2"),
+        ({"limit": 3, "stratify": "composition"}, "seed 0 .* the same number of each composition"),
+    ],
+)
+def test_it_says_how_it_chose(options, words):
+    assert re.search(words, Selection(**options).manner)
+
+
+def test_elements_are_a_superset_of_what_a_frame_holds():
+    chosen = select(FRAMES, Selection(elements=["Li", "O", "S"]))
+    assert {str(f.atoms.symbols) for f in chosen} == {"Li", "Li2O", "O2"}
+    with pytest.raises(ValueError, match=r"'Lo', not an element; known: Ac, Ag"):
+        Selection(elements=["Lo"])

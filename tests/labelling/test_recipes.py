@@ -99,3 +99,26 @@ def test_a_calculator_that_needs_the_charge_refuses_before_any_work(tmp_path, ca
         ])  # fmt: skip
     assert "the calculator needs it" in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_sampling_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    from mlip.labelling import sample
+
+    recipe, run, begun = short("silver_trimer"), sample._run, []
+
+    def stopped(atoms, name, *rest):
+        begun.append(name)
+        if begun == ["Ag3_plus", "Ag3_minus"]:
+            raise KeyboardInterrupt
+        yield from run(atoms, name, *rest)
+
+    monkeypatch.setattr(sample, "_run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_sample(recipe, tmp_path / "a.extxyz")
+    assert not (tmp_path / "a.extxyz").exists()
+    assert write_sample(recipe, tmp_path / "a.extxyz") == 4
+    assert begun == ["Ag3_plus", "Ag3_minus", "Ag3_minus"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.extxyz"]
+    monkeypatch.undo()
+    write_sample(recipe, tmp_path / "b.extxyz")
+    assert (tmp_path / "a.extxyz").read_text() == (tmp_path / "b.extxyz").read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from mlip.data.fields import ASE, HOW_TO_DECLARE, FieldMap, look_alikes
@@ -33,6 +34,8 @@ _HEAD = 65536
 def read(
     path: str | Path,
     fields: FieldMap | str | Mapping[str, Any] | None = None,
+    *,
+    file_format: str | None = None,
     **options: Any,
 ) -> Iterator[Frame]:
     """Yield the frames of a file, labels in internal units (eV, Å, eV/Å, eV/Å³, ASE sign).
@@ -42,7 +45,9 @@ def read(
             (ext)xyz file (also .gz, .bz2, .xz), or any file that ASE reads.
         fields: Key, unit and convention of each label: a field map, the word ``ase``, or a mapping
             as in a data card. None is for formats whose units are known (MPtrj, aselmdb,
-            vasprun.xml, .traj, .db, ...); an xyz file that holds labels needs a declaration.
+            vasprun.xml, .traj, .db, ...); an xyz file that holds labels needs a declaration. The
+            word ``ase`` is understood of a format with keys and units of its own as these.
+        file_format: Format, where a card states it; None to recognise it.
         options: Options of the format's reader, ``energy="corrected"`` of MPtrj for instance.
 
     Raises:
@@ -51,27 +56,21 @@ def read(
             undeclared, or a declared key is in no frame (known when the last frame was read).
     """
     path = Path(path)
-    file_format = format_of(path)
-    if fields is None:
-        resolved = default_fields(file_format)
+    file_format = file_format or format_of(path)
+    if fields is None or fields == "ase" or fields is ASE:
+        resolved = default_fields(file_format) or (None if fields is None else ASE)
     else:
         resolved = fields if isinstance(fields, FieldMap) else FieldMap.from_config(fields)
-    _require_options(path, file_format, options)
+    require_options(path, file_format, options)
     return _frames(path, file_format, resolved, options)
 
 
-def options_of(path: str | Path) -> list[str]:
-    """Return the names of the options that the reader of a file or folder has.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the format is unknown or unsafe, or the file is empty or damaged.
-    """
-    return _options(format_of(Path(path)))
-
-
-def read_structures(path: str | Path) -> Iterator[Frame]:
+def read_structures(path: str | Path, **options: Any) -> Iterator[Frame]:
     """Yield the frames of a file without reading any label; units play no part.
+
+    Args:
+        path: As for ``read``.
+        options: Options of the format's reader.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -79,9 +78,10 @@ def read_structures(path: str | Path) -> Iterator[Frame]:
     """
     path = Path(path)
     file_format = format_of(path)
+    require_options(path, file_format, options)
     return (
         Frame(record.atoms, {}, record.source, record.info)
-        for record in read_records(path, file_format)
+        for record in read_records(path, file_format, **options)
     )
 
 
@@ -116,11 +116,19 @@ def read_records(path: Path, file_format: str, **options: Any) -> Iterator[Recor
         records = formats()[file_format].read(path, **options)
     else:
         records = read_extxyz(path) if file_format in _XYZ else read_ase(path, file_format)
-    empty = True
-    for record in records:
-        empty = False
-        yield record
-    if empty:
+    number = 0
+    try:
+        for record in records:
+            yield record
+            number += 1
+    except (ValueError, LookupError, TypeError, ArithmeticError, OSError, EOFError) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(
+            f"{path}#{number} cannot be read ({type(error).__name__}: {error}); the file is "
+            "truncated or damaged: fetch or write it again"
+        ) from error
+    if number == 0:
         raise ValueError(f"{path} holds no structure; name a file with at least one frame")
 
 
@@ -164,7 +172,28 @@ def _declared(path: Path) -> str | None:
     return next((found.name for found in formats().values() if found.claims(path, head)), None)
 
 
-def _require_options(path: Path, file_format: str, options: Mapping[str, Any]) -> None:
+def reader_options(given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the reader's options of a command line, ``options={energy: corrected}``.
+
+    Raises:
+        ValueError: If they are no mapping of names.
+    """
+    text = given.get("options", "{}")
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = text
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise ValueError(f"options is {text!r}: write a mapping, such as {{energy: corrected}}")
+    return found
+
+
+def require_options(path: Path, file_format: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that the reader of a format does not have.
+
+    Raises:
+        ValueError: Naming the first unknown one, with near matches.
+    """
     known = _options(file_format)
     for option in options:
         if option not in known:

@@ -34,8 +34,8 @@ def convergence(source: str, converged: bool, unconverged: str) -> dict[str, boo
     if not converged and unconverged == "refuse":
         raise ValueError(
             f"{source}: the electronic steps did not converge, so energy and forces are not to be "
-            "learnt from; repeat the calculation with more steps or other mixing, or read with "
-            "unconverged='mark' and leave the frame out with: mlip data select where=converged"
+            "learnt from; repeat the calculation with more steps or other mixing, or give "
+            "options={unconverged: mark} and leave it out by mlip data select … where=converged"
         )
     return {"converged": converged}
 
@@ -58,7 +58,7 @@ def unfinished_run(path: Path, complete: int, missing: str, unfinished: str) -> 
     raise ValueError(
         f"{path} does not end with {missing!r}: the run did not finish or the file is truncated; "
         f"{last}. Finish the run or fetch the file again"
-        + ("; to use the complete steps, read with unfinished='keep'" if complete else "")
+        + ("; to use the complete steps, give options={unfinished: keep}" if complete else "")
     )
 
 

@@ -14,7 +14,7 @@ from mlip.errors import suggest
 CHARGES = {"ddec6": ("ddec6", "partial_charges"), "cm5": ("cm5_partial_charges",)}
 """Where the net atomic charges of release 2025.2 stand."""
 
-_FIELDS = FieldMap(
+FIELDS = FieldMap(
     {
         "energy": LabelSource(("energy",), "eV"),
         "forces": LabelSource(("forces",), "eV/A"),
@@ -90,4 +90,4 @@ def _claims(path: Path, head: bytes) -> bool:
     return head[:1] in (b"[", b"{") and b'"matpes_id":' in head and b'"structure":' in head
 
 
-FORMAT = Format("matpes", read_matpes, _FIELDS, _claims)
+FORMAT = Format("matpes", read_matpes, FIELDS, _claims)

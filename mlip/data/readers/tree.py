@@ -20,8 +20,8 @@ _PRINTED = (".out", ".pwo", ".log")
 _TEXTS = (espresso.FORMAT, cp2k.FORMAT)
 _HEAD = 65536
 _LEAVE_OUT = (
-    "leave this calculation out with skip=[{name!r}], or give its folder a name that begins with a "
-    "dot"
+    "leave this calculation out with options='{{skip: [{name}]}}', or give its folder a name that "
+    "begins with a dot"
 )
 
 

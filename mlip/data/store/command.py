@@ -4,16 +4,17 @@ from collections.abc import Sequence
 
 import yaml
 
+from mlip.data.readers import reader_options
 from mlip.data.store.convert import convert
 from mlip.data.store.layout import Options
 from mlip.errors import suggest
 
 HELP = """mlip data convert INPUT OUTPUT [units=ase] [workers=N] [cutoff=5.0] [neighbors=true]
-                  [shard_frames=5000]
+                  [shard_frames=5000] [options='{energy: corrected}']
 
   INPUT     a file, a folder of files, or the name of a data set (which brings its units)
   OUTPUT    a new folder; after a kill the same command goes on where it stopped"""
-_OPTIONS = ("units", "workers", "cutoff", "neighbors", "shard_frames")
+_OPTIONS = ("units", "options", "workers", "cutoff", "neighbors", "shard_frames")
 
 
 def cli_convert(arguments: Sequence[str]) -> int:
@@ -37,7 +38,13 @@ def cli_convert(arguments: Sequence[str]) -> int:
     )
     workers = int(_number(values, "workers", 1))
     store = convert(
-        paths[0], paths[1], values.get("units"), workers=workers, options=options, progress=True
+        paths[0],
+        paths[1],
+        values.get("units"),
+        workers=workers,
+        options=options,
+        reader=reader_options(given),
+        progress=True,
     )
     held = store.manifest
     labels = ", ".join(held.labels)

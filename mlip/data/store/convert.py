@@ -44,6 +44,7 @@ def convert(
     *,
     workers: int = 1,
     options: Options | None = None,
+    reader: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Store:
     """Convert an input to a store, or go on with a conversion that was stopped.
@@ -58,6 +59,7 @@ def convert(
         units: Units of the labels, as for :func:`mlip.data.readers.read`; a card brings its own.
         workers: Processes to parse and write with.
         options: Cutoff, neighbour lists, and size of shards.
+        reader: Options of the format's reader, kept in the manifest's origin.
         progress: Show a bar.
 
     Raises:
@@ -68,7 +70,7 @@ def convert(
         raise ValueError(f"workers is {workers}: give a whole number from 1")
     options = options or Options()
     folder = Path(output)
-    sources = sources_of(given, units)
+    sources = sources_of(given, units, reader)
     origin = {**origin_of(given, sources), "options": asdict(options)}
     with _locked(folder):
         if _is_complete(folder, origin):

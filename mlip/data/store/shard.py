@@ -55,6 +55,8 @@ class Shard:
             if batch.num_rows != entry.frames:
                 raise ValueError(f"it has {batch.num_rows} frames, not {entry.frames}")
             batch.validate()
+            if missing := {"positions", "numbers", "cell", "pbc"} - set(batch.schema.names):
+                raise ValueError(f"it has no column {', '.join(sorted(missing))}")
             self.values: dict[str, np.ndarray] = {}
             self.offsets: dict[str, np.ndarray] = {}
             self.texts = {name: batch.column(name) for name in ("source", "info")}

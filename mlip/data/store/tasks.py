@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from ase.io.formats import open_with_compression
 
 from mlip.data.card import DataCard, load_card
-from mlip.data.fields import ASE, FieldMap
+from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
 from mlip.data.readers import (
     _frame,
@@ -19,23 +19,25 @@ from mlip.data.readers import (
     _require_found,
     format_of,
     read,
+    require_options,
 )
 from mlip.data.readers.extxyz import read_part
 
 _XYZ = ("xyz", "extxyz")
-_SUFFIXES = (".xyz", ".extxyz", ".aselmdb", ".db", ".traj", ".json", ".parquet")
+_SUFFIXES = (".xyz", ".extxyz", ".aselmdb", ".db", ".traj", ".json", ".jsonl", ".parquet")
 _NAMES = ("vasprun.xml", "OUTCAR")
 _COMPRESSION = (".gz", ".bz2", ".xz")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of an input: path, field map, split, and what a card says of each frame."""
+    """One file of an input: path, field map, split, what a card says, options of the reader."""
 
     path: Path
     fields: FieldMap | None
     split: str = ""
     info: Mapping[str, str] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,25 +61,34 @@ class Task:
     size: int = 0
 
 
-def sources_of(given: str | Path, units: Any = None) -> list[Source]:
+def sources_of(
+    given: str | Path, units: Any = None, options: Mapping[str, Any] | None = None
+) -> list[Source]:
     """Return the files of an input: a file, a folder of files, a card or the name of a data set.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If there is no such data set, or units are given for a card.
+        ValueError: If there is no such data set, units are given for a card, or the reader of a
+            file has no such option.
     """
-    path = Path(given)
+    sources = _sources(Path(given), given, units, options or {})
+    for source in sources if options else ():
+        require_options(source.path, format_of(source.path), options or {})
+    return sources
+
+
+def _sources(path: Path, given: str | Path, units: Any, options: Mapping[str, Any]) -> list[Source]:
     if path.name != "card.yaml" and (path.is_file() or (path.suffix and not path.is_dir())):
         format_of(path)
-        return [Source(path, _fields(units))]
+        return [Source(path, _fields(units), options=options)]
     if path.is_dir() and not (path / "card.yaml").is_file():
         found = sorted(file for file in path.rglob("*") if _is_data(file))
         if all(_is_calculation(file) for file in found) and format_of(path) == "calculations":
-            return [Source(path, _fields(units))]
-        return [Source(file, _fields(units)) for file in found or [path]]
+            return [Source(path, _fields(units), options=options)]
+        return [Source(file, _fields(units), options=options) for file in found or [path]]
     if units is not None:
         raise ValueError(f"units is given, but the card of {path} declares them: leave units out")
-    return [_of_card(load_card(given), split) for split in load_card(given).files]
+    return [_of_card(load_card(given), split, options) for split in load_card(given).files]
 
 
 def origin_of(given: str | Path, sources: list[Source]) -> dict[str, Any]:
@@ -90,6 +101,7 @@ def origin_of(given: str | Path, sources: list[Source]) -> dict[str, Any]:
         "licence": card.licence if card else "not stated",
         "level_of_theory": dict(card.level_of_theory) if card else {},
         "fields": None if fields is None else asdict(fields),
+        "reader": dict(sources[0].options),
         "files": [
             {
                 "path": str(source.path),
@@ -122,7 +134,11 @@ def frames_of(task: Task) -> Iterator[Frame]:
         ValueError: As the reader of the format; a key that no frame of a *part* has is no error,
             see :func:`require_labels`.
     """
-    frames = _read_part(task) if task.text is not None else read(*_input(task.source))
+    source = task.source
+    if task.text is not None:
+        frames = _read_part(task)
+    else:
+        frames = read(source.path, source.fields, **source.options)
     for frame in frames:
         if task.source.info:
             yield Frame(frame.atoms, frame.labels, frame.source, {**task.source.info, **frame.info})
@@ -147,7 +163,7 @@ def require_labels(sources: list[Source], found: set[str]) -> None:
 
 
 def _read_part(task: Task) -> Iterator[Frame]:
-    path, fields = _input(task.source)
+    path, fields = task.source.path, task.source.fields
     seen: dict[str, tuple[str, tuple[int, ...]]] = {}
     for record in read_part(path, StringIO(task.text), task.first, task.line):
         if fields is None:
@@ -197,11 +213,6 @@ def _fields(units: Any) -> FieldMap | None:
     return None if units is None else FieldMap.from_config(units)
 
 
-def _input(source: Source) -> tuple[Path, FieldMap | None]:
-    is_xyz = source.path.is_file() and format_of(source.path) in _XYZ
-    return source.path, source.fields or (None if is_xyz else ASE)
-
-
 def _is_data(path: Path) -> bool:
     name = path.name
     for ending in _COMPRESSION:
@@ -214,7 +225,7 @@ def _is_calculation(path: Path) -> bool:
     return path.name.startswith(_NAMES)
 
 
-def _of_card(card: DataCard, split: str) -> Source:
+def _of_card(card: DataCard, split: str, options: Mapping[str, Any]) -> Source:
     file = card.files[split]
     path = card.folder / file.path
     if not path.is_file():
@@ -227,4 +238,5 @@ def _of_card(card: DataCard, split: str) -> Source:
             f"{file.sha256[:12]}…: restore the file, or correct the card when the change is meant"
         )
     functional = str(card.level_of_theory["functional"])
-    return Source(path, card.fields, split, {"data": card.name, "functional": functional})
+    info = {"data": card.name, "functional": functional}
+    return Source(path, card.fields, split, info, options)

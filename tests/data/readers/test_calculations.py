@@ -78,11 +78,12 @@ def test_a_tree_is_found_by_itself_and_each_calculation_is_used_once(tree):
 def test_a_broken_calculation_is_an_error_that_says_how_to_leave_it_out(tree):
     path = tree / "slab" / "2" / "OUTCAR"
     path.write_text(path.read_text()[:50_000])
-    with pytest.raises(ValueError, match=r"slab/2/OUTCAR .*leave this .* out with skip=\['slab/2'"):
+    told = r"slab/2/OUTCAR .*leave this .* out with options='{skip: \[slab/2\]}'"
+    with pytest.raises(ValueError, match=told):
         list(read(tree))
     assert len(list(read(tree, skip=["slab/2"]))) == 3
     out = str(tree.parent / "out.extxyz")
-    main(["data", "select", str(tree), out, "skip=[slab/2]", "energy=free"])
+    main(["data", "select", str(tree), out, "options={skip: [slab/2], energy: free}"])
     assert {frame.info["energy_kind"] for frame in read(out, "ase")} == {"free"}
     path.parent.rename(path.parent.with_name(".2"))
     assert len(list(read(tree))) == 3

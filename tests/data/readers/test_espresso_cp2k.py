@@ -101,7 +101,7 @@ def test_total_charge_of_espresso(tmp_path):
 def test_espresso_that_did_not_finish(tmp_path):
     path = pw_output(tmp_path)
     path.write_text(path.read_text().replace("JOB DONE.", ""))
-    with pytest.raises(ValueError, match=r"does not end with 'JOB DONE.'.* step is #0.*'keep'"):
+    with pytest.raises(ValueError, match=r"does not end with 'JOB DONE.'.* step is #0.*keep"):
         list(read(path))
     assert len(list(read(path, unfinished="keep"))) == 1
 

@@ -212,7 +212,7 @@ def test_an_unfinished_run_tells_its_complete_steps_and_gives_them_if_asked(tmp_
     whole = path.read_text(encoding="latin-1")
     third = list(re.finditer("<calculation>", whole))[2].end() + 2000
     path.write_text(whole[:third], encoding="latin-1")
-    with pytest.raises(ValueError, match=r"last complete ionic step is #1.*unfinished='keep'"):
+    with pytest.raises(ValueError, match=r"last complete ionic step is #1.*unfinished: keep"):
         list(read(path))
     assert len(list(read(path, unfinished="keep"))) == 2
     path = tmp_path / "OUTCAR"
