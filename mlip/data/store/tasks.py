@@ -99,7 +99,7 @@ def origin_of(given: str | Path, sources: list[Source]) -> dict[str, Any]:
         "licence": card.licence if card else "not stated",
         "level_of_theory": dict(card.level_of_theory) if card else {},
         "fields": None if fields is None else asdict(fields),
-        "reader": dict(sources[0].options),
+        "reader_options": dict(sources[0].options),
         "files": [
             {
                 "path": str(source.path),
