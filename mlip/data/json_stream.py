@@ -4,7 +4,7 @@ import gzip
 import json
 import re
 from bz2 import BZ2File
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from lzma import LZMAError, LZMAFile
 from pathlib import Path
 from typing import IO, Any, cast
@@ -58,7 +58,9 @@ def parse(text: bytes) -> Any:
         return json.loads(text)
 
 
-def stream(path: Path, depth: int) -> Iterator[tuple[Keys, Any]]:
+def stream(
+    path: Path, depth: int, decode: Callable[[bytes], Any] = parse
+) -> Iterator[tuple[Keys, Any]]:
     """Yield (keys, value) of the values nested ``depth`` containers deep, in the file's order.
 
     With depth 2 the file ``{"a": {"b": 1, "c": [2]}}`` gives ``(("a", "b"), 1)`` and
@@ -70,12 +72,13 @@ def stream(path: Path, depth: int) -> Iterator[tuple[Keys, Any]]:
         path: JSON file, plain or compressed (gz, bz2, xz).
         depth: Number of containers around each value; 0 for a file of several values (JSON lines),
             whose keys count them.
+        decode: Makes a value of its text, and refuses with a ValueError what is not JSON.
 
     Raises:
         ValueError: If the file is not JSON, is truncated or damaged, naming the last key and byte.
     """
     with open_plain(path) as handle:
-        reader = _Reader(path, handle)
+        reader = _Reader(path, handle, decode)
         if depth == 0:
             yield from _lines(reader)
             return
@@ -90,8 +93,8 @@ def stream(path: Path, depth: int) -> Iterator[tuple[Keys, Any]]:
 class _Reader:
     """A window on the file that moves forward only."""
 
-    def __init__(self, path: Path, handle: IO[bytes]) -> None:
-        self.path, self.handle = path, handle
+    def __init__(self, path: Path, handle: IO[bytes], decode: Callable[[bytes], Any]) -> None:
+        self.path, self.handle, self.decode = path, handle, decode
         self.buffer, self.position, self.offset = b"", 0, 0
         self.keys: Keys = ()
         self.index: dict[bytes, _Braces] = {}
@@ -157,7 +160,7 @@ class _Reader:
 
     def _cut(self, end: int) -> Any:
         try:
-            found = parse(self.buffer[self.position : end])
+            found = self.decode(self.buffer[self.position : end])
         except (ValueError, RecursionError) as error:
             raise self.fail(f"the value is not JSON ({error})") from error
         self.position = end

@@ -252,8 +252,9 @@ def _frame(record: Record, labels: dict[str, np.ndarray], used: set[str]) -> Fra
 def _note_keys(record: Record, seen: dict[str, tuple[str, tuple[int, ...]]]) -> None:
     """Remember level and shape of each numeric key, for the messages at the end of the file."""
     for level, values in (("graph", record.info), ("atom", record.arrays)):
-        for key, value in values.items():
-            if key in seen or isinstance(value, str):
+        for key in values.keys() - seen.keys():
+            value = values[key]
+            if isinstance(value, str):
                 continue
             if np.asarray(value).dtype.kind in "fiu":
                 seen[key] = level, np.shape(value)[1:] if level == "atom" else np.shape(value)

@@ -1,6 +1,5 @@
 """OMat24, sAlex and other ``.aselmdb`` files or folders of them, read without ASE's database."""
 
-import math
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,16 +8,30 @@ from typing import Any
 import lmdb
 import numpy as np
 from ase import Atoms
+from isal import isal_zlib
 
+from mlip.data.bare_atoms import bare_atoms
 from mlip.data.fields import ASE
-from mlip.data.json_stream import parse
+from mlip.data.json_values import OBJECT, array_of, lazy, members, plain
 from mlip.data.readers.ase_files import fixed_components
 from mlip.data.readers.format import Format
 from mlip.data.record import Record
 from mlip.keys import FIELDS
 
 _IDS = ("sid", "calc_id", "task_type")
-_RESULTS = ("energy", "free_energy", "forces", "stress", "dipole", "charges", "magmom", "magmoms")
+_RESULTS = {
+    name: name in FIELDS and FIELDS[name].level == "atom"
+    for name in (
+        "energy", "free_energy", "forces", "stress", "dipole", "charges", "magmom", "magmoms"
+    )
+}  # fmt: skip
+_CHARGES = ("charge", "total_charge")
+_SOURCE = ("sid", "parent_id")
+_READ = {
+    *("numbers", "positions", "cell", "pbc", "constraints", "data", "key_value_pairs"),
+    *_RESULTS,
+    *_CHARGES,
+}
 _CONSTRAINTS = ("FixAtoms", "FixCartesian", "FixScaled", "FixedLine", "FixedPlane")
 _REPAIR = "the file is truncated or damaged: fetch it again"
 
@@ -95,7 +108,7 @@ def _ids(path: Path, transaction: Any) -> list[int]:
     found = {}
     for name, empty in (("nextid", None), ("deleted_ids", [])):
         value = transaction.get(name.encode())
-        found[name] = empty if value is None else _decode(value, f"{path}#{name}")
+        found[name] = empty if value is None else plain(_decode(value, f"{path}#{name}"))
     following, deleted = found["nextid"], found["deleted_ids"]
     if not isinstance(following, int) or not isinstance(deleted, list):
         raise ValueError(f"{path}: nextid is {following!r}, not a whole number; {_REPAIR}")
@@ -107,20 +120,21 @@ def _ids(path: Path, transaction: Any) -> list[int]:
 
 def _decode(value: Any, source: str) -> Any:
     try:
-        return parse(zlib.decompress(value))
-    except (zlib.error, ValueError, RecursionError) as error:
+        return lazy(isal_zlib.decompress(value))
+    except (isal_zlib.error, ValueError, RecursionError) as error:
         raise ValueError(f"{source} cannot be decoded ({error}); {_REPAIR}") from error
 
 
 def _record(row: Any, source: str, number: int, data: bool | Sequence[str]) -> Record:
-    if not isinstance(row, dict):
+    if not isinstance(row, OBJECT):
         raise ValueError(f"{source} is a {type(row).__name__}, not a row; {_REPAIR}")
     try:
-        atoms = Atoms(
-            numbers=array_of(row["numbers"]),
-            positions=array_of(row["positions"]),
-            cell=array_of(row["cell"]) if "cell" in row else None,
-            pbc=array_of(row["pbc"]) if "pbc" in row else None,
+        row = members(row, _READ)
+        atoms = bare_atoms(
+            array_of(row["numbers"]),
+            array_of(row["positions"]),
+            array_of(row["cell"]) if "cell" in row else np.zeros((3, 3)),
+            array_of(row["pbc"]) if "pbc" in row else np.zeros(3, bool),
         )
         return _labelled(row, atoms, source, number, data)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -130,25 +144,30 @@ def _record(row: Any, source: str, number: int, data: bool | Sequence[str]) -> R
 
 
 def _labelled(
-    row: dict[str, Any], atoms: Atoms, source: str, number: int, data: bool | Sequence[str]
+    row: Any, atoms: Atoms, source: str, number: int, data: bool | Sequence[str]
 ) -> Record:
     info, arrays = _info(row, number, data), {}
-    for key in _RESULTS:
-        if row.get(key) is None:
-            continue
-        value = row[key] if isinstance(row[key], int | float) else array_of(row[key])
-        atom = key in FIELDS and FIELDS[key].level == "atom"
-        (arrays if atom else info)[key] = value
-    fixed = _constrained(row, atoms) if row.get("constraints") else None
+    for key in filter(row.__contains__, _RESULTS):
+        value = row[key]
+        found = value if isinstance(value, int | float) else array_of(value)
+        (arrays if _RESULTS[key] else info)[key] = found
+    fixed = _constrained(row, atoms) if "constraints" in row else None
     return Record(atoms, info, arrays, source, fixed)
 
 
 def _info(row: dict[str, Any], number: int, data: bool | Sequence[str]) -> dict[str, Any]:
-    extra = row.get("data") or {}
-    names = list(extra) if data is True else [name for name in data or () if name in extra]
-    info = {**(row.get("key_value_pairs") or {}), **{name: extra[name] for name in names}}
-    for name in ("charge", "total_charge"):
-        if isinstance(row.get(name), int | float):
+    info: dict[str, Any] = {}
+    if "key_value_pairs" in row:
+        info |= plain(row["key_value_pairs"])
+    extra = row.get("data", {})
+    if data is True:
+        info |= (extra := plain(extra))
+    else:
+        kept = data or ()
+        extra = members(extra, (*_SOURCE, *kept))
+        info |= {name: plain(extra[name]) for name in kept if name in extra}
+    for name in _CHARGES:
+        if name in row and isinstance(row[name], int | float):
             info["total_charge"] = row[name]
     identity = str(extra.get("sid", number))
     info["frame_id"] = identity
@@ -156,27 +175,11 @@ def _info(row: dict[str, Any], number: int, data: bool | Sequence[str]) -> dict[
     return info
 
 
-def array_of(value: Any) -> np.ndarray:
-    """Return an array from nested lists, or from ASE's ``__ndarray__`` encoding.
-
-    Raises:
-        ValueError: If shape, type and values do not agree.
-    """
-    if not isinstance(value, dict):
-        return np.array(value)
-    shape, kind, flat = value["__ndarray__"]
-    if np.dtype(kind).kind not in "biuf":
-        raise ValueError(f"an array of type {kind!r} is not numeric")
-    if math.prod(shape) != len(flat):
-        raise ValueError(f"{len(flat)} values do not fill an array of shape {shape}")
-    return np.array(flat, dtype=kind).reshape(shape)
-
-
 def _constrained(row: dict[str, Any], atoms: Atoms) -> np.ndarray | None:
     from ase.constraints import dict2constraint
 
     # Only these names: what the file says must not choose which code runs.
-    known = [entry for entry in row["constraints"] if entry.get("name") in _CONSTRAINTS]
+    known = [entry for entry in plain(row["constraints"]) if entry.get("name") in _CONSTRAINTS]
     held = atoms.copy()
     held.set_constraint([dict2constraint(entry) for entry in known])
     return fixed_components(held)
