@@ -4,7 +4,7 @@ A value is what ``simdjson`` gives (objects and arrays that stay text until a me
 or, of texts that only Python writes (NaN, Infinity), plain dictionaries and lists.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from math import prod
 from typing import Any
 
@@ -57,20 +57,6 @@ def array_of(value: Any) -> np.ndarray:
     if type(value) is simdjson.Array:
         return _nested(value)
     return _encoded(value) if isinstance(value, OBJECT) else np.array(value)
-
-
-def rows_of(values: Sequence[Any]) -> np.ndarray:
-    """Return (len(values), 3) float64 from lists of three numbers each.
-
-    Raises:
-        ValueError: If a list has another length.
-        TypeError: If something in it is not a number.
-    """
-    if isinstance(values[0], simdjson.Array):
-        rows = [memoryview(row.as_buffer(of_type="d")) for row in values]
-        if set(map(len, rows)) == {24}:  # three doubles
-            return np.frombuffer(bytearray().join(rows)).reshape(-1, 3)
-    return np.array([plain(row) for row in values], dtype=np.float64)
 
 
 def _encoded(value: Any) -> np.ndarray:

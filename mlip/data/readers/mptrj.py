@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlip.data.fields import VOIGT, FieldMap, LabelSource
 from mlip.data.json_stream import stream
+from mlip.data.json_values import OBJECT, array_of, lazy, members
 from mlip.data.pymatgen_structure import atoms_of
 from mlip.data.readers.format import Format
 from mlip.data.record import Record
@@ -32,6 +35,7 @@ _FIELDS = FieldMap(
 _KEPT = ("corrected_total_energy", "energy_per_atom", "ef_per_atom", "e_per_atom_relaxed",
          "ef_per_atom_relaxed", "bandgap", "uncorrected_total_energy")  # fmt: skip
 _NEEDED = ("structure", "force", "stress")
+_READ = {*_KEPT, *_NEEDED, "magmom"}
 
 
 def read_mptrj(path: Path, energy: str = "uncorrected") -> Iterator[Record]:
@@ -49,37 +53,45 @@ def read_mptrj(path: Path, energy: str = "uncorrected") -> Iterator[Record]:
     """
     if energy not in ENERGIES:
         raise ValueError(f"energy is {energy!r}{suggest(energy, ENERGIES)}")
-    for keys, value in stream(path, 2):
+    for keys, value in stream(path, 2, lazy):
         yield _record(path, keys, value, energy)
 
 
 def _record(path: Path, keys: tuple[Any, ...], value: Any, energy: str) -> Record:
     source = f"{path}#{'#'.join(str(key) for key in keys[1:] or keys)}"
-    if len(keys) != 2 or not isinstance(value, dict):
+    if len(keys) != 2 or not isinstance(value, OBJECT):
         raise ValueError(
             f"{source} is {str(value)[:60]!r}, but the layout {{mp_id: {{frame_id: record}}}} is "
             "needed; fetch the file again"
         )
+    held = members(value, _READ)
     for key in (*_NEEDED, ENERGIES[energy]):
-        if value.get(key) is None:
+        if key not in held:
             raise ValueError(
-                f"{source} has no {key!r}; it holds {', '.join(sorted(value))}. "
+                f"{source} has no {key!r}; it holds {', '.join(sorted(held))}. "
                 "Remove the record or fetch the file again"
             )
-    info = {key: value[key] for key in _KEPT if value.get(key) is not None}
+    info = {key: held[key] for key in _KEPT if key in held}
     info |= {
-        "energy": value[ENERGIES[energy]],
-        "stress": value["stress"],
+        "energy": held[ENERGIES[energy]],
+        "stress": _array(held, "stress", source),
         "energy_choice": energy,
         "source_id": keys[0],
         "frame_id": keys[1],
         "trajectory_id": keys[1].rpartition("-")[0] or keys[1],
         "functional": FUNCTIONAL,
     }
-    arrays = {"force": value["force"]}
-    if value.get("magmom") is not None:
-        arrays["magmom"] = value["magmom"]
-    return Record(atoms_of(value["structure"], source), info, arrays, source)
+    arrays = {key: _array(held, key, source) for key in ("force", "magmom") if key in held}
+    return Record(atoms_of(held["structure"], source), info, arrays, source)
+
+
+def _array(held: dict[str, Any], key: str, source: str) -> np.ndarray:
+    try:
+        return array_of(held[key])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{source}: {key} is not an array of numbers ({error}); correct or remove the record"
+        ) from error
 
 
 def _claims(path: Path, head: bytes) -> bool:
