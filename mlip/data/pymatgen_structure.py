@@ -37,7 +37,7 @@ def atoms_of(structure: Any, source: str) -> Atoms:
         ) from error
     except ValueError as error:
         raise ValueError(f"{source}: {error}; correct or remove the record") from error
-    if cell is None:
+    if lattice is None or cell is None:
         cell, pbc = np.zeros((3, 3)), np.zeros(3, dtype=bool)
     else:
         pbc = np.full(3, plain(lattice.get("pbc", True)), dtype=bool)

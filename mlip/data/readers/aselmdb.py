@@ -1,5 +1,6 @@
 """OMat24, sAlex and other ``.aselmdb`` files or folders of them, read without ASE's database."""
 
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from isal import isal_zlib
 
 from mlip.data.bare_atoms import bare_atoms
 from mlip.data.fields import ASE
+from mlip.data.json_stream import IGZIP_ERROR
 from mlip.data.json_values import OBJECT, array_of, lazy, members, plain
 from mlip.data.readers.ase_files import fixed_components
-from mlip.data.readers.format import Format
+from mlip.data.readers.format import Format, Part
 from mlip.data.record import Record
 from mlip.keys import FIELDS
 
@@ -51,25 +53,42 @@ def read_aselmdb(path: Path, data: bool | Sequence[str] = _IDS) -> Iterator[Reco
     Raises:
         ValueError: If a row is missing or damaged, naming file and id.
     """
-    if not path.is_dir():
-        yield from _file(path, data)
-        return
-    natoms = _metadata(path / "metadata.npz")
+    for part in _parts(path, sys.maxsize):
+        yield from _part(path, **part.where, data=data)
+
+
+def _parts(path: Path, frames: int) -> Iterator[Part]:
+    """Yield the parts of a file or folder as ranges of ids."""
     index = 0
-    for file in sorted(path.glob("*.aselmdb")):
-        for record in _file(file, data):
-            if natoms is not None and index < len(natoms) and len(record.atoms) != natoms[index]:
-                raise ValueError(
-                    f"{record.source} has {len(record.atoms)} atoms, but metadata.npz says "
-                    f"{natoms[index]} for structure {index}; fetch the folder again"
-                )
-            index += 1
-            yield record
+    for file in sorted(path.glob("*.aselmdb")) if path.is_dir() else [path]:
+        with _open(file) as environment, environment.begin() as transaction:
+            ids = _ids(file, transaction)
+        for start in range(0, len(ids), frames):
+            chosen = ids[start : start + frames]
+            where = {"name": file.name, "first": chosen[0], "last": chosen[-1], "index": index}
+            yield Part(where, file.stat().st_size * len(chosen) // len(ids))
+            index += len(chosen)
+    natoms = _metadata(path / "metadata.npz")
     if natoms is not None and index != len(natoms):
         raise ValueError(
             f"{path} holds {index} structures, but its metadata.npz says {len(natoms)}; some files "
             "are missing: fetch the folder again"
         )
+
+
+def _part(
+    path: Path, name: str, first: int, last: int, index: int, data: bool | Sequence[str] = _IDS
+) -> Iterator[Record]:
+    """Yield the rows of a range of ids; ``index`` structures of the folder come before them."""
+    natoms = _metadata(path / "metadata.npz")
+    file = path / name if path.is_dir() else path
+    for place, record in enumerate(_rows(file, first, last, data), index):
+        if natoms is not None and place < len(natoms) and len(record.atoms) != natoms[place]:
+            raise ValueError(
+                f"{record.source} has {len(record.atoms)} atoms, but metadata.npz says "
+                f"{natoms[place]} for structure {place}; fetch the folder again"
+            )
+        yield record
 
 
 def count(path: Path) -> int:
@@ -78,9 +97,9 @@ def count(path: Path) -> int:
         return len(_ids(path, transaction))
 
 
-def _file(path: Path, data: bool | Sequence[str]) -> Iterator[Record]:
+def _rows(path: Path, first: int, last: int, data: bool | Sequence[str]) -> Iterator[Record]:
     with _open(path) as environment, environment.begin(buffers=True) as transaction:
-        for number in _ids(path, transaction):
+        for number in _ids(path, transaction, first, last):
             source = f"{path}#{number}"
             try:
                 value = transaction.get(str(number).encode())
@@ -104,7 +123,7 @@ def _open(path: Path) -> lmdb.Environment:
         raise ValueError(f"{path} is not an LMDB file ({error}); {_REPAIR}") from error
 
 
-def _ids(path: Path, transaction: Any) -> list[int]:
+def _ids(path: Path, transaction: Any, first: int = 1, last: int = sys.maxsize) -> list[int]:
     found = {}
     for name, empty in (("nextid", None), ("deleted_ids", [])):
         value = transaction.get(name.encode())
@@ -115,13 +134,13 @@ def _ids(path: Path, transaction: Any) -> list[int]:
     if following - 1 > transaction.stat()["entries"] + len(deleted):
         raise ValueError(f"{path}: nextid is {following}, more than there are rows; {_REPAIR}")
     gone = set(deleted)
-    return [number for number in range(1, following) if number not in gone]
+    return [number for number in range(first, min(following, last + 1)) if number not in gone]
 
 
 def _decode(value: Any, source: str) -> Any:
     try:
         return lazy(isal_zlib.decompress(value))
-    except (isal_zlib.error, ValueError, RecursionError) as error:
+    except (IGZIP_ERROR, ValueError, RecursionError) as error:
         raise ValueError(f"{source} cannot be decoded ({error}); {_REPAIR}") from error
 
 
@@ -199,4 +218,4 @@ def _claims(path: Path, head: bytes) -> bool:
     return path.suffix == ".aselmdb" or (path.is_dir() and any(path.glob("*.aselmdb")))
 
 
-FORMAT = Format("aselmdb", read_aselmdb, ASE, _claims)
+FORMAT = Format("aselmdb", read_aselmdb, ASE, _claims, _parts, _part)

@@ -1,16 +1,17 @@
 """MPtrj (Deng et al. 2023): the one large JSON, and the parquet copy of MPContribs."""
 
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlip.data.fields import VOIGT, FieldMap, LabelSource
-from mlip.data.json_stream import stream
+from mlip.data.json_stream import cut, open_plain, stream, stream_part
 from mlip.data.json_values import OBJECT, array_of, lazy, members
 from mlip.data.pymatgen_structure import atoms_of
-from mlip.data.readers.format import Format
+from mlip.data.readers.format import Format, Part
 from mlip.data.record import Record
 from mlip.errors import suggest
 
@@ -51,10 +52,43 @@ def read_mptrj(path: Path, energy: str = "uncorrected") -> Iterator[Record]:
     Raises:
         ValueError: If the file is damaged, or a record lacks a field, naming file and frame.
     """
-    if energy not in ENERGIES:
-        raise ValueError(f"energy is {energy!r}{suggest(energy, ENERGIES)}")
+    _require_energy(energy)
     for keys, value in stream(path, 2, lazy):
         yield _record(path, keys, value, energy)
+
+
+def _parts(path: Path, frames: int) -> Iterator[Part]:
+    """Yield the parts of a file, cut between materials; those of a compressed one as text."""
+    with open_plain(path) as handle:
+        compressed = not isinstance(handle, BufferedReader)
+        for start, stop in cut(path, frames, _count):
+            where: dict[str, Any] = {"start": start, "stop": stop}
+            if compressed:
+                handle.seek(start)
+                where["text"] = handle.read(stop - start)
+            yield Part(where, stop - start)
+
+
+def _count(text: bytes) -> int:
+    material = lazy(text)
+    return len(material) if isinstance(material, OBJECT) else 1
+
+
+def _part(
+    path: Path, start: int, stop: int, text: bytes | None = None, energy: str = "uncorrected"
+) -> Iterator[Record]:
+    _require_energy(energy)
+    if text is None:
+        with path.open("rb") as handle:
+            handle.seek(start)
+            text = handle.read(stop - start)
+    for keys, value in stream_part(path, text, start, 2, lazy):
+        yield _record(path, keys, value, energy)
+
+
+def _require_energy(energy: str) -> None:
+    if energy not in ENERGIES:
+        raise ValueError(f"energy is {energy!r}{suggest(energy, ENERGIES)}")
 
 
 def _record(path: Path, keys: tuple[Any, ...], value: Any, energy: str) -> Record:
@@ -98,4 +132,4 @@ def _claims(path: Path, head: bytes) -> bool:
     return head[:1] == b"{" and b'"uncorrected_total_energy":' in head
 
 
-FORMAT = Format("mptrj", read_mptrj, _FIELDS, _claims)
+FORMAT = Format("mptrj", read_mptrj, _FIELDS, _claims, _parts, _part)

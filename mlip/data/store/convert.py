@@ -20,7 +20,7 @@ from mlip.data.store.tasks import (
     Task,
     frames_of,
     origin_of,
-    require_labels,
+    require_found,
     sources_of,
     tasks_of,
 )
@@ -127,7 +127,7 @@ def _finish(folder: Path, origin: dict[str, Any], layout: Layout, sources: list[
         for name in _read_json(note) or []:
             parts.append(_read_json(folder / _PARTS / f"{Path(name).stem}.json"))
     found = merge(parts, origin, layout.cutoff, layout.neighbors)
-    require_labels(sources, set(found.labels))
+    require_found(sources, set(found.labels))
     found.write(folder)
     for leftover in (folder / _PARTS).iterdir():
         leftover.unlink()
