@@ -137,7 +137,7 @@ def files_of(folder: Path) -> tuple[list[Path], list[str]]:
 def _resolved(
     fields: FieldMap | str | Mapping[str, Any] | None, file_format: str
 ) -> FieldMap | None:
-    if fields is None or fields == "ase" or fields is ASE:
+    if fields is None or fields in ("ase", ASE):  # equal, not identical: it may come from elsewhere
         return default_fields(file_format) or (None if fields is None else ASE)
     return fields if isinstance(fields, FieldMap) else FieldMap.from_config(fields)
 
