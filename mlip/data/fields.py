@@ -34,6 +34,7 @@ _QUANTITY = {
     "dipole": "dipole",
     "born_effective_charges": "charge",
 }
+_PER_ATOM = {label: FIELDS[label].level == "atom" for label in LABELS}
 _SIGNS = {"tension_positive": 1.0, "compression_positive": -1.0}
 _OPTIONS = ("key", "unit")
 _STRESS_OPTIONS = ("key", "unit", "sign", "order", "virial")
@@ -103,11 +104,12 @@ class FieldMap:
         labels: dict[str, np.ndarray] = {}
         used: set[str] = set()
         for label, source in self.labels.items():
-            values = record.arrays if FIELDS[label].level == "atom" else record.info
-            key = next((key for key in source.keys if key in values), None)
-            if key is not None:
-                labels[label] = _convert(label, key, values[key], source, record)
-                used.add(key)
+            values = record.arrays if _PER_ATOM[label] else record.info
+            for key in source.keys:
+                if key in values:
+                    labels[label] = _convert(label, key, values[key], source, record)
+                    used.add(key)
+                    break
         if record.constrained is not None and "forces" in labels:
             labels["forces"] = np.where(record.constrained, np.nan, labels["forces"])
         return labels, used
@@ -195,13 +197,19 @@ def _convert(label: str, key: str, value: Any, source: LabelSource, record: Reco
     if label == "stress":
         return _stress(key, numbers, source, record)
     field = FIELDS[label]
-    shape = (len(record.atoms), *field.shape) if field.level == "atom" else field.shape
-    if numbers.size != prod(shape) or (shape and numbers.shape[:1] != shape[:1]):
-        raise ValueError(
-            f"{record.source}: {label} (key {key!r}) has shape {numbers.shape}, but "
-            f"{shape} is needed; name the key that holds {field.description}"
-        )
-    return numbers.reshape(shape) * to_internal(_QUANTITY[label], source.unit)
+    shape = (len(record.atoms), *field.shape) if _PER_ATOM[label] else field.shape
+    if numbers.shape != shape:
+        if numbers.size != prod(shape) or (shape and numbers.shape[:1] != shape[:1]):
+            raise ValueError(
+                f"{record.source}: {label} (key {key!r}) has shape {numbers.shape}, but "
+                f"{shape} is needed; name the key that holds {field.description}"
+            )
+        numbers = numbers.reshape(shape)
+    factor = _factor(_QUANTITY[label], source.unit)
+    return numbers if factor == 1.0 else numbers * factor
+
+
+_factor = cache(to_internal)
 
 
 def _stress(key: str, numbers: np.ndarray, source: LabelSource, record: Record) -> np.ndarray:
@@ -213,9 +221,9 @@ def _stress(key: str, numbers: np.ndarray, source: LabelSource, record: Record) 
                 f"{record.source}: stress from the virial {key!r} needs a cell with "
                 "a volume; remove the virial of structures that are not periodic"
             )
-        factor *= to_internal("energy", source.unit) / volume
+        factor *= _factor("energy", source.unit) / volume
     else:
-        factor *= to_internal("stress", source.unit)
+        factor *= _factor("stress", source.unit)
     if numbers.size == 9:
         return numbers.reshape(3, 3) * factor
     if numbers.size != 6:

@@ -1,10 +1,10 @@
 """Values of a JSON file of any size, one at a time, in bounded memory."""
 
-import gzip
 import json
 import re
 from bz2 import BZ2File
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BytesIO
 from lzma import LZMAError, LZMAFile
 from pathlib import Path
 from typing import IO, Any, cast
@@ -12,12 +12,14 @@ from zlib import error as ZlibError
 
 import numpy as np
 import orjson
+from isal import igzip, isal_zlib
 
 BLOCK = 1024 * 1024
 """Bytes read at a time."""
 LARGEST = 512 * 1024**2
 """Bytes; a single value above it is refused, so that a damaged file cannot fill the memory."""
-DAMAGE = (OSError, EOFError, LZMAError, ZlibError)
+IGZIP_ERROR = cast(type[Exception], isal_zlib.error)
+DAMAGE = (OSError, EOFError, LZMAError, ZlibError, IGZIP_ERROR)
 """What a truncated or damaged compressed file raises."""
 
 Keys = tuple[str | int, ...]
@@ -36,7 +38,7 @@ def open_plain(path: Path) -> IO[bytes]:
     with path.open("rb") as handle:
         start = handle.read(6)
     if start[:2] == b"\x1f\x8b":
-        return cast(IO[bytes], gzip.open(path, "rb"))
+        return cast(IO[bytes], igzip.open(path, "rb"))
     if start[:3] == b"BZh":
         return BZ2File(path)
     if start == b"\xfd7zXZ\x00":
@@ -58,7 +60,9 @@ def parse(text: bytes) -> Any:
         return json.loads(text)
 
 
-def stream(path: Path, depth: int) -> Iterator[tuple[Keys, Any]]:
+def stream(
+    path: Path, depth: int, decode: Callable[[bytes], Any] = parse
+) -> Iterator[tuple[Keys, Any]]:
     """Yield (keys, value) of the values nested ``depth`` containers deep, in the file's order.
 
     With depth 2 the file ``{"a": {"b": 1, "c": [2]}}`` gives ``(("a", "b"), 1)`` and
@@ -70,30 +74,69 @@ def stream(path: Path, depth: int) -> Iterator[tuple[Keys, Any]]:
         path: JSON file, plain or compressed (gz, bz2, xz).
         depth: Number of containers around each value; 0 for a file of several values (JSON lines),
             whose keys count them.
+        decode: Makes a value of its text, and refuses with a ValueError what is not JSON.
 
     Raises:
         ValueError: If the file is not JSON, is truncated or damaged, naming the last key and byte.
     """
     with open_plain(path) as handle:
-        reader = _Reader(path, handle)
-        if depth == 0:
-            yield from _lines(reader)
-            return
-        opening = reader.peek()
-        if opening not in _CLOSING:
-            raise reader.fail("the file does not begin with { or [")
-        yield from _members(reader, (), depth)
-        if reader.peek():
-            raise reader.fail("there is something after the end of the JSON value")
+        yield from _values(_Reader(path, handle, decode), depth)
+
+
+def stream_part(
+    path: Path, text: bytes, start: int, depth: int, decode: Callable[[bytes], Any] = parse
+) -> Iterator[tuple[Keys, Any]]:
+    """Yield the values in some members of the object that a file holds, as :func:`stream` does.
+
+    Args:
+        path: The file, for messages.
+        text: The members: the bytes from start to stop of a pair that :func:`cut` gives.
+        start: Number of the first of these bytes.
+        depth: As for :func:`stream`.
+        decode: As for :func:`stream`.
+
+    Raises:
+        ValueError: As :func:`stream`.
+    """
+    reader = _Reader(path, BytesIO(b"{" + text + b"}"), decode)
+    reader.offset = start - 1
+    yield from _values(reader, depth)
+
+
+def cut(path: Path, most: int, count: Callable[[bytes], int]) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) in bytes, decompressed, of groups of members of a file's object.
+
+    Args:
+        path: JSON file, plain or compressed.
+        most: Largest sum of counts in a group; a member that has more is a group of its own.
+        count: Says how much a member holds, and refuses with a ValueError what is not JSON.
+
+    Raises:
+        ValueError: As :func:`stream`.
+    """
+    with open_plain(path) as handle:
+        reader = _Reader(path, handle, count)
+        start = stop = held = 0
+        for _, number in _values(reader, 1):
+            if held and held + number > most:
+                yield start, stop
+                start, held = stop + 1, 0  # behind the comma
+            elif not stop:
+                start = reader.first
+            stop = reader.offset + reader.position
+            held += number
+        if held:
+            yield start, stop
 
 
 class _Reader:
     """A window on the file that moves forward only."""
 
-    def __init__(self, path: Path, handle: IO[bytes]) -> None:
-        self.path, self.handle = path, handle
+    def __init__(self, path: Path, handle: IO[bytes], decode: Callable[[bytes], Any]) -> None:
+        self.path, self.handle, self.decode = path, handle, decode
         self.buffer, self.position, self.offset = b"", 0, 0
         self.keys: Keys = ()
+        self.first = 0  # where the members of the outermost container begin
         self.index: dict[bytes, _Braces] = {}
 
     def fail(self, what: str) -> ValueError:
@@ -157,7 +200,7 @@ class _Reader:
 
     def _cut(self, end: int) -> Any:
         try:
-            found = parse(self.buffer[self.position : end])
+            found = self.decode(self.buffer[self.position : end])
         except (ValueError, RecursionError) as error:
             raise self.fail(f"the value is not JSON ({error})") from error
         self.position = end
@@ -213,6 +256,18 @@ class _Braces:
         ends = self.ends[outside]
         found = ends.searchsorted(position)
         return int(ends[found]) + 1 if found < len(ends) else None
+
+
+def _values(reader: _Reader, depth: int) -> Iterator[tuple[Keys, Any]]:
+    if depth == 0:
+        yield from _lines(reader)
+        return
+    if reader.peek() not in _CLOSING:
+        raise reader.fail("the file does not begin with { or [")
+    reader.first = reader.offset + reader.position + 1
+    yield from _members(reader, (), depth)
+    if reader.peek():
+        raise reader.fail("there is something after the end of the JSON value")
 
 
 def _lines(reader: _Reader) -> Iterator[tuple[Keys, Any]]:

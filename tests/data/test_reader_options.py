@@ -36,7 +36,7 @@ def test_convert_keeps_them_in_the_origin(path, tmp_path):
     main(["data", "convert", str(path), str(tmp_path / "store"), "options={energy: corrected}"])
     store = Store(tmp_path / "store")
     assert energies(store) == CORRECTED
-    assert store.manifest.origin["reader"] == {"energy": "corrected"}
+    assert store.manifest.origin["reader_options"] == {"energy": "corrected"}
     with pytest.raises(SystemExit):  # another conversion, not the same one
         main(["data", "convert", str(path), str(tmp_path / "store")])
 

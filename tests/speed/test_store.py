@@ -13,7 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from mlip.data.loader import StoreGraphs
 from mlip.data.store.convert import convert
-from mlip.data.store.layout import Options
+from mlip.data.store.layout import Layout
 from mlip.data.store.view import StoreView
 from mlip.graph import collate
 
@@ -150,7 +150,7 @@ def test_conversion_scales(store, tmp_path, record):
             output = tmp_path / f"by{workers}"
             shutil.rmtree(output, ignore_errors=True)
             start = time.perf_counter()
-            convert(long, output, "ase", workers=workers, options=Options(shard_frames=500))
+            convert(long, output, "ase", workers=workers, layout=Layout(shard_frames=500))
             found.append(time.perf_counter() - start)
     print(f"\n{ {workers: FRAMES * 10 / min(found) for workers, found in times.items()} } frames/s")
     record(

@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from mlip.data.fields import ASE, HOW_TO_DECLARE, FieldMap, look_alikes
 from mlip.data.frame import Frame
 from mlip.data.json_stream import DAMAGE, open_plain
 from mlip.data.readers.ase_files import read_ase
-from mlip.data.readers.extxyz import read_extxyz
-from mlip.data.readers.format import Format
+from mlip.data.readers.format import Format, Part
 from mlip.data.record import Record
 from mlip.errors import suggest
 
@@ -27,8 +27,8 @@ _UNSAFE = ("bundletrajectory", "postgresql", "mysql")
 _KNOWN = (
     "name an .extxyz file or one that ASE reads (vasprun.xml, OUTCAR, .traj, .db, .cif, POSCAR)"
 )
-_COMPRESSION = (".gz", ".bz2", ".xz")
 _HEAD = 65536
+_FIRST = 10  # frames whose keys a message tells
 
 
 def read(
@@ -57,12 +57,89 @@ def read(
     """
     path = Path(path)
     file_format = file_format or format_of(path)
-    if fields is None or fields == "ase" or fields is ASE:
-        resolved = default_fields(file_format) or (None if fields is None else ASE)
-    else:
-        resolved = fields if isinstance(fields, FieldMap) else FieldMap.from_config(fields)
     require_options(path, file_format, options)
-    return _frames(path, file_format, resolved, options)
+    return _frames(path, file_format, _resolved(fields, file_format), options)
+
+
+def parts_of(path: Path, frames: int) -> Iterator[Part] | None:
+    """Return the pieces of a path, of at most so many frames each, that processes can read apart.
+
+    Raises:
+        ValueError: As :func:`read`; None is returned of formats that are read as a whole.
+    """
+    found = formats().get(format_of(path))
+    return None if found is None or found.parts is None else found.parts(path, frames)
+
+
+def read_part(
+    path: Path,
+    part: Part,
+    fields: FieldMap | str | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Iterator[Frame]:
+    """Yield the frames of a part, as :func:`read` does of the whole.
+
+    Raises:
+        ValueError: As :func:`read`; that *no* frame has a declared key is for
+            :func:`require_labels` to say.
+    """
+    file_format = formats()[format_of(path)]
+    if file_format.read_part is None:
+        raise ValueError(f"{path} is of format {file_format.name}, which is read as a whole")
+    require_options(path, file_format.name, options)
+    records = file_format.read_part(path, **part.where, **options)
+    return _labelled(path, records, _resolved(fields, file_format.name), set(), {})
+
+
+def require_labels(
+    path: Path, fields: FieldMap | str | Mapping[str, Any] | None, found: set[str], **options: Any
+) -> None:
+    """Refuse a file of which no frame held a declared label.
+
+    Args:
+        path: The file.
+        fields: As for :func:`read`.
+        found: Labels that its frames held.
+        options: Options of the format's reader.
+
+    Raises:
+        ValueError: Naming the key, and what the first frames hold.
+    """
+    file_format = format_of(path)
+    resolved = _resolved(fields, file_format)
+    if resolved is not None and resolved.labels.keys() - found:
+        seen: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for record in islice(read_records(path, file_format, **options), _FIRST):
+            _note_keys(record, seen)
+        _require_found(path, resolved, found, seen)
+
+
+def files_of(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the files below a folder that are read, and the names of the others; hidden ones not.
+
+    A folder that is itself of a format counts as one file.
+    """
+    found: list[Path] = []
+    others: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        try:
+            format_of(path)
+            found.append(path)
+        except ValueError:
+            inner = files_of(path) if path.is_dir() else ([], [path.name])
+            found += inner[0]
+            others += inner[1]
+    return found, others
+
+
+def _resolved(
+    fields: FieldMap | str | Mapping[str, Any] | None, file_format: str
+) -> FieldMap | None:
+    if fields is None or fields in ("ase", ASE):  # equal, not identical: it may come from elsewhere
+        return default_fields(file_format) or (None if fields is None else ASE)
+    return fields if isinstance(fields, FieldMap) else FieldMap.from_config(fields)
 
 
 def read_structures(path: str | Path, **options: Any) -> Iterator[Frame]:
@@ -96,9 +173,7 @@ def formats() -> dict[str, Format]:
 
 def default_fields(file_format: str) -> FieldMap | None:
     """Return the keys and units that a format fixes, None where they must be declared."""
-    if file_format in formats():
-        return formats()[file_format].fields
-    return None if file_format in _XYZ else ASE
+    return formats()[file_format].fields if file_format in formats() else ASE
 
 
 def read_records(path: Path, file_format: str, **options: Any) -> Iterator[Record]:
@@ -115,7 +190,7 @@ def read_records(path: Path, file_format: str, **options: Any) -> Iterator[Recor
     if file_format in formats():
         records = formats()[file_format].read(path, **options)
     else:
-        records = read_extxyz(path) if file_format in _XYZ else read_ase(path, file_format)
+        records = read_ase(path, file_format)
     number = 0
     try:
         for record in records:
@@ -154,10 +229,8 @@ def format_of(path: Path) -> str:
             f"{path} is a folder in which no format is recognised ({', '.join(formats())}); name "
             "one file in it"
         )
-    name = path.name.removesuffix(path.suffix) if path.suffix in _COMPRESSION else path.name
-    if name.endswith((".xyz", ".extxyz")):
-        return "extxyz"
-    return _guess(path)
+    found = _guess(path)
+    return "extxyz" if found in _XYZ else found
 
 
 def _declared(path: Path) -> str | None:
@@ -239,17 +312,28 @@ def _frames(
 ) -> Iterator[Frame]:
     seen: dict[str, tuple[str, tuple[int, ...]]] = {}
     found: set[str] = set()
-    for record in read_records(path, file_format, **options):
+    yield from _labelled(path, read_records(path, file_format, **options), fields, found, seen)
+    if fields is not None:
+        _require_found(path, fields, found, seen)
+
+
+def _labelled(
+    path: Path,
+    records: Iterator[Record],
+    fields: FieldMap | None,
+    found: set[str],
+    seen: dict[str, tuple[str, tuple[int, ...]]],
+) -> Iterator[Frame]:
+    """Yield the frames of records; what labels and keys there were is added to the last two."""
+    for record in records:
         _note_keys(record, seen)
         if fields is None:
             _require_declared(path, seen)
             yield _frame(record, {}, set())
             continue
         labels, used = fields.read_labels(record)
-        found |= set(labels)
+        found.update(labels)
         yield _frame(record, labels, used)
-    if fields is not None:
-        _require_found(path, fields, found, seen)
 
 
 def _frame(record: Record, labels: dict[str, np.ndarray], used: set[str]) -> Frame:
@@ -264,8 +348,9 @@ def _frame(record: Record, labels: dict[str, np.ndarray], used: set[str]) -> Fra
 def _note_keys(record: Record, seen: dict[str, tuple[str, tuple[int, ...]]]) -> None:
     """Remember level and shape of each numeric key, for the messages at the end of the file."""
     for level, values in (("graph", record.info), ("atom", record.arrays)):
-        for key, value in values.items():
-            if key in seen or isinstance(value, str):
+        for key in values.keys() - seen.keys():
+            value = values[key]
+            if isinstance(value, str):
                 continue
             if np.asarray(value).dtype.kind in "fiu":
                 seen[key] = level, np.shape(value)[1:] if level == "atom" else np.shape(value)

@@ -1,6 +1,6 @@
 """OMat24, sAlex and other ``.aselmdb`` files or folders of them, read without ASE's database."""
 
-import math
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,16 +9,31 @@ from typing import Any
 import lmdb
 import numpy as np
 from ase import Atoms
+from isal import isal_zlib
 
+from mlip.data.bare_atoms import bare_atoms
 from mlip.data.fields import ASE
-from mlip.data.json_stream import parse
+from mlip.data.json_stream import IGZIP_ERROR
+from mlip.data.json_values import OBJECT, array_of, lazy, members, plain
 from mlip.data.readers.ase_files import fixed_components
-from mlip.data.readers.format import Format
+from mlip.data.readers.format import Format, Part
 from mlip.data.record import Record
 from mlip.keys import FIELDS
 
 _IDS = ("sid", "calc_id", "task_type")
-_RESULTS = ("energy", "free_energy", "forces", "stress", "dipole", "charges", "magmom", "magmoms")
+_RESULTS = {
+    name: name in FIELDS and FIELDS[name].level == "atom"
+    for name in (
+        "energy", "free_energy", "forces", "stress", "dipole", "charges", "magmom", "magmoms"
+    )
+}  # fmt: skip
+_CHARGES = ("charge", "total_charge")
+_SOURCE = ("sid", "parent_id")
+_READ = {
+    *("numbers", "positions", "cell", "pbc", "constraints", "data", "key_value_pairs"),
+    *_RESULTS,
+    *_CHARGES,
+}
 _CONSTRAINTS = ("FixAtoms", "FixCartesian", "FixScaled", "FixedLine", "FixedPlane")
 _REPAIR = "the file is truncated or damaged: fetch it again"
 
@@ -38,25 +53,42 @@ def read_aselmdb(path: Path, data: bool | Sequence[str] = _IDS) -> Iterator[Reco
     Raises:
         ValueError: If a row is missing or damaged, naming file and id.
     """
-    if not path.is_dir():
-        yield from _file(path, data)
-        return
-    natoms = _metadata(path / "metadata.npz")
+    for part in _parts(path, sys.maxsize):
+        yield from _part(path, **part.where, data=data)
+
+
+def _parts(path: Path, frames: int) -> Iterator[Part]:
+    """Yield the parts of a file or folder as ranges of ids."""
     index = 0
-    for file in sorted(path.glob("*.aselmdb")):
-        for record in _file(file, data):
-            if natoms is not None and index < len(natoms) and len(record.atoms) != natoms[index]:
-                raise ValueError(
-                    f"{record.source} has {len(record.atoms)} atoms, but metadata.npz says "
-                    f"{natoms[index]} for structure {index}; fetch the folder again"
-                )
-            index += 1
-            yield record
+    for file in sorted(path.glob("*.aselmdb")) if path.is_dir() else [path]:
+        with _open(file) as environment, environment.begin() as transaction:
+            ids = _ids(file, transaction)
+        for start in range(0, len(ids), frames):
+            chosen = ids[start : start + frames]
+            where = {"name": file.name, "first": chosen[0], "last": chosen[-1], "index": index}
+            yield Part(where, file.stat().st_size * len(chosen) // len(ids))
+            index += len(chosen)
+    natoms = _metadata(path / "metadata.npz")
     if natoms is not None and index != len(natoms):
         raise ValueError(
             f"{path} holds {index} structures, but its metadata.npz says {len(natoms)}; some files "
             "are missing: fetch the folder again"
         )
+
+
+def _part(
+    path: Path, name: str, first: int, last: int, index: int, data: bool | Sequence[str] = _IDS
+) -> Iterator[Record]:
+    """Yield the rows of a range of ids; ``index`` structures of the folder come before them."""
+    natoms = _metadata(path / "metadata.npz")
+    file = path / name if path.is_dir() else path
+    for place, record in enumerate(_rows(file, first, last, data), index):
+        if natoms is not None and place < len(natoms) and len(record.atoms) != natoms[place]:
+            raise ValueError(
+                f"{record.source} has {len(record.atoms)} atoms, but metadata.npz says "
+                f"{natoms[place]} for structure {place}; fetch the folder again"
+            )
+        yield record
 
 
 def count(path: Path) -> int:
@@ -65,9 +97,9 @@ def count(path: Path) -> int:
         return len(_ids(path, transaction))
 
 
-def _file(path: Path, data: bool | Sequence[str]) -> Iterator[Record]:
+def _rows(path: Path, first: int, last: int, data: bool | Sequence[str]) -> Iterator[Record]:
     with _open(path) as environment, environment.begin(buffers=True) as transaction:
-        for number in _ids(path, transaction):
+        for number in _ids(path, transaction, first, last):
             source = f"{path}#{number}"
             try:
                 value = transaction.get(str(number).encode())
@@ -91,36 +123,37 @@ def _open(path: Path) -> lmdb.Environment:
         raise ValueError(f"{path} is not an LMDB file ({error}); {_REPAIR}") from error
 
 
-def _ids(path: Path, transaction: Any) -> list[int]:
+def _ids(path: Path, transaction: Any, first: int = 1, last: int = sys.maxsize) -> list[int]:
     found = {}
     for name, empty in (("nextid", None), ("deleted_ids", [])):
         value = transaction.get(name.encode())
-        found[name] = empty if value is None else _decode(value, f"{path}#{name}")
+        found[name] = empty if value is None else plain(_decode(value, f"{path}#{name}"))
     following, deleted = found["nextid"], found["deleted_ids"]
     if not isinstance(following, int) or not isinstance(deleted, list):
         raise ValueError(f"{path}: nextid is {following!r}, not a whole number; {_REPAIR}")
     if following - 1 > transaction.stat()["entries"] + len(deleted):
         raise ValueError(f"{path}: nextid is {following}, more than there are rows; {_REPAIR}")
     gone = set(deleted)
-    return [number for number in range(1, following) if number not in gone]
+    return [number for number in range(first, min(following, last + 1)) if number not in gone]
 
 
 def _decode(value: Any, source: str) -> Any:
     try:
-        return parse(zlib.decompress(value))
-    except (zlib.error, ValueError, RecursionError) as error:
+        return lazy(isal_zlib.decompress(value))
+    except (IGZIP_ERROR, ValueError, RecursionError) as error:
         raise ValueError(f"{source} cannot be decoded ({error}); {_REPAIR}") from error
 
 
 def _record(row: Any, source: str, number: int, data: bool | Sequence[str]) -> Record:
-    if not isinstance(row, dict):
+    if not isinstance(row, OBJECT):
         raise ValueError(f"{source} is a {type(row).__name__}, not a row; {_REPAIR}")
     try:
-        atoms = Atoms(
-            numbers=array_of(row["numbers"]),
-            positions=array_of(row["positions"]),
-            cell=array_of(row["cell"]) if "cell" in row else None,
-            pbc=array_of(row["pbc"]) if "pbc" in row else None,
+        row = members(row, _READ)
+        atoms = bare_atoms(
+            array_of(row["numbers"]),
+            array_of(row["positions"]),
+            array_of(row["cell"]) if "cell" in row else np.zeros((3, 3)),
+            array_of(row["pbc"]) if "pbc" in row else np.zeros(3, bool),
         )
         return _labelled(row, atoms, source, number, data)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -130,25 +163,30 @@ def _record(row: Any, source: str, number: int, data: bool | Sequence[str]) -> R
 
 
 def _labelled(
-    row: dict[str, Any], atoms: Atoms, source: str, number: int, data: bool | Sequence[str]
+    row: Any, atoms: Atoms, source: str, number: int, data: bool | Sequence[str]
 ) -> Record:
     info, arrays = _info(row, number, data), {}
-    for key in _RESULTS:
-        if row.get(key) is None:
-            continue
-        value = row[key] if isinstance(row[key], int | float) else array_of(row[key])
-        atom = key in FIELDS and FIELDS[key].level == "atom"
-        (arrays if atom else info)[key] = value
-    fixed = _constrained(row, atoms) if row.get("constraints") else None
+    for key in filter(row.__contains__, _RESULTS):
+        value = row[key]
+        found = value if isinstance(value, int | float) else array_of(value)
+        (arrays if _RESULTS[key] else info)[key] = found
+    fixed = _constrained(row, atoms) if "constraints" in row else None
     return Record(atoms, info, arrays, source, fixed)
 
 
 def _info(row: dict[str, Any], number: int, data: bool | Sequence[str]) -> dict[str, Any]:
-    extra = row.get("data") or {}
-    names = list(extra) if data is True else [name for name in data or () if name in extra]
-    info = {**(row.get("key_value_pairs") or {}), **{name: extra[name] for name in names}}
-    for name in ("charge", "total_charge"):
-        if isinstance(row.get(name), int | float):
+    info: dict[str, Any] = {}
+    if "key_value_pairs" in row:
+        info |= plain(row["key_value_pairs"])
+    extra = row.get("data", {})
+    if data is True:
+        info |= (extra := plain(extra))
+    else:
+        kept = data or ()
+        extra = members(extra, (*_SOURCE, *kept))
+        info |= {name: plain(extra[name]) for name in kept if name in extra}
+    for name in _CHARGES:
+        if name in row and isinstance(row[name], int | float):
             info["total_charge"] = row[name]
     identity = str(extra.get("sid", number))
     info["frame_id"] = identity
@@ -156,27 +194,11 @@ def _info(row: dict[str, Any], number: int, data: bool | Sequence[str]) -> dict[
     return info
 
 
-def array_of(value: Any) -> np.ndarray:
-    """Return an array from nested lists, or from ASE's ``__ndarray__`` encoding.
-
-    Raises:
-        ValueError: If shape, type and values do not agree.
-    """
-    if not isinstance(value, dict):
-        return np.array(value)
-    shape, kind, flat = value["__ndarray__"]
-    if np.dtype(kind).kind not in "biuf":
-        raise ValueError(f"an array of type {kind!r} is not numeric")
-    if math.prod(shape) != len(flat):
-        raise ValueError(f"{len(flat)} values do not fill an array of shape {shape}")
-    return np.array(flat, dtype=kind).reshape(shape)
-
-
 def _constrained(row: dict[str, Any], atoms: Atoms) -> np.ndarray | None:
     from ase.constraints import dict2constraint
 
     # Only these names: what the file says must not choose which code runs.
-    known = [entry for entry in row["constraints"] if entry.get("name") in _CONSTRAINTS]
+    known = [entry for entry in plain(row["constraints"]) if entry.get("name") in _CONSTRAINTS]
     held = atoms.copy()
     held.set_constraint([dict2constraint(entry) for entry in known])
     return fixed_components(held)
@@ -196,4 +218,4 @@ def _claims(path: Path, head: bytes) -> bool:
     return path.suffix == ".aselmdb" or (path.is_dir() and any(path.glob("*.aselmdb")))
 
 
-FORMAT = Format("aselmdb", read_aselmdb, ASE, _claims)
+FORMAT = Format("aselmdb", read_aselmdb, ASE, _claims, _parts, _part)

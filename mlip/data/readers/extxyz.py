@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +14,7 @@ from ase.data import atomic_numbers
 from ase.io.extxyz import key_val_str_to_dict, parse_properties
 from ase.io.formats import open_with_compression
 
+from mlip.data.readers.format import Format, Part
 from mlip.data.record import Record
 from mlip.errors import suggest
 
@@ -37,23 +38,54 @@ def read_extxyz(path: Path) -> Iterator[Record]:
         ValueError: If a frame is incomplete or malformed, naming file, frame and line.
     """
     with TextIOWrapper(open_with_compression(str(path), "rb"), encoding="utf-8") as handle:
-        yield from read_part(path, handle)
+        yield from _records(_Lines(path, handle))
 
 
-def read_part(path: Path, handle: TextIO, index: int = 0, number: int = 0) -> Iterator[Record]:
-    """Yield the records of an open text that is an (ext)xyz file or a part of one.
-
-    Args:
-        path: The file, for names and messages.
-        handle: The text.
-        index: Number of the first frame in the file.
-        number: Number of lines of the file before the text.
-
-    Raises:
-        ValueError: As :func:`read_extxyz`.
-    """
-    lines = _Lines(path, handle)
+def _part(path: Path, text: str, index: int, number: int) -> Iterator[Record]:
+    """Yield the records of a part: ``index`` frames and ``number`` lines come before it."""
+    lines = _Lines(path, StringIO(text))
     lines.index, lines.number = index, number
+    yield from _records(lines)
+
+
+def _parts(path: Path, frames: int) -> Iterator[Part]:
+    """Yield the parts of a file as text; what is wrong with a frame is left to its reader."""
+    with open_with_compression(str(path), "rb") as binary:
+        below: Any = getattr(binary, "fileobj", None) or getattr(binary, "_fp", None) or binary
+        handle = TextIOWrapper(binary, encoding="utf-8", newline="\n")
+        lines: list[str] = []
+        first = line = before = count = 0
+        try:
+            while (header := handle.readline()) != "":
+                lines.append(header)
+                text = header.strip()
+                if not text:
+                    continue
+                if not text.isascii() or not text.isdigit():
+                    lines += handle.readlines(1)
+                    break
+                lines += [handle.readline() for _ in range(int(text) + 1)]
+                count += 1
+                if count == frames:
+                    size = _tell(below) - before
+                    yield Part({"text": "".join(lines), "index": first, "number": line}, size)
+                    first, line, before = first + count, line + len(lines), before + size
+                    lines, count = [], 0
+        except (*_DAMAGE, ValueError) as error:
+            raise ValueError(
+                f"{path}#{first + count} (line {line + len(lines)}): cannot be read ({error}); "
+                f"{_REPAIR}"
+            ) from error
+        if "".join(lines).strip():
+            where = {"text": "".join(lines), "index": first, "number": line}
+            yield Part(where, _tell(below) - before)
+
+
+def _tell(file: Any) -> int:
+    return int(file.tell()) if not getattr(file, "closed", False) else 0
+
+
+def _records(lines: "_Lines") -> Iterator[Record]:
     while (header := lines.next_header()) is not None:
         yield _read_frame(lines, header)
         lines.index += 1
@@ -265,3 +297,11 @@ def _constrained(arrays: dict[str, np.ndarray], natoms: int) -> np.ndarray | Non
         return None
     free = mask.astype(bool).reshape(natoms, -1)
     return ~np.broadcast_to(free, (natoms, 3))
+
+
+def _claims(path: Path, head: bytes) -> bool:
+    plain = path.with_suffix("") if path.suffix in (".gz", ".bz2", ".xz") else path
+    return path.is_file() and plain.suffix in (".xyz", ".extxyz")
+
+
+FORMAT = Format("extxyz", read_extxyz, None, _claims, _parts, _part)

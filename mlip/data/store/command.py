@@ -6,7 +6,7 @@ import yaml
 
 from mlip.data.readers import reader_options
 from mlip.data.store.convert import convert
-from mlip.data.store.layout import Options
+from mlip.data.store.layout import Layout
 from mlip.errors import suggest
 
 HELP = """mlip data convert INPUT OUTPUT [units=ase] [workers=N] [cutoff=5.0] [neighbors=true]
@@ -31,7 +31,7 @@ def cli_convert(arguments: Sequence[str]) -> int:
     if len(paths) != 2:
         raise ValueError(f"mlip data convert takes an input and an output:\n{HELP}")
     values = {name: yaml.safe_load(text) for name, text in given.items()}
-    options = Options(
+    layout = Layout(
         cutoff=float(_number(values, "cutoff", 5.0)),
         neighbors=_flag(values.get("neighbors", False)),
         shard_frames=int(_number(values, "shard_frames", 5000)),
@@ -42,8 +42,8 @@ def cli_convert(arguments: Sequence[str]) -> int:
         paths[1],
         values.get("units"),
         workers=workers,
-        options=options,
-        reader=reader_options(given),
+        layout=layout,
+        reader_options=reader_options(given),
         progress=True,
     )
     held = store.manifest

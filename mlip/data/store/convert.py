@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlip.data.frame import Frame
-from mlip.data.store.layout import Options, encode
+from mlip.data.store.layout import Layout, encode
 from mlip.data.store.manifest import NAME, Manifest, merge, write_atomic
 from mlip.data.store.pool import run_tasks
 from mlip.data.store.reader import Store
@@ -20,7 +20,7 @@ from mlip.data.store.tasks import (
     Task,
     frames_of,
     origin_of,
-    require_labels,
+    require_found,
     sources_of,
     tasks_of,
 )
@@ -43,8 +43,8 @@ def convert(
     units: str | Mapping[str, Any] | None = None,
     *,
     workers: int = 1,
-    options: Options | None = None,
-    reader: Mapping[str, Any] | None = None,
+    layout: Layout | None = None,
+    reader_options: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Store:
     """Convert an input to a store, or go on with a conversion that was stopped.
@@ -58,8 +58,8 @@ def convert(
         output: Folder to write.
         units: Units of the labels, as for :func:`mlip.data.readers.read`; a card brings its own.
         workers: Processes to parse and write with.
-        options: Cutoff, neighbour lists, and size of shards.
-        reader: Options of the format's reader, kept in the manifest's origin.
+        layout: Cutoff, neighbour lists, and size of shards.
+        reader_options: Options of the format's reader, kept in the manifest's origin.
         progress: Show a bar.
 
     Raises:
@@ -68,33 +68,33 @@ def convert(
     """
     if workers < 1:
         raise ValueError(f"workers is {workers}: give a whole number from 1")
-    options = options or Options()
+    layout = layout or Layout()
     folder = Path(output)
-    sources = sources_of(given, units, reader)
-    origin = {**origin_of(given, sources), "options": asdict(options)}
+    sources = sources_of(given, units, reader_options)
+    origin = {**origin_of(given, sources), "layout": asdict(layout)}
     with _locked(folder):
         if _is_complete(folder, origin):
             return Store(folder)
         _clean(folder)
-        work = partial(_convert_task, folder=folder, options=options)
-        tasks = _unfinished(folder, tasks_of(sources, options.shard_frames))
+        work = partial(_convert_task, folder=folder, layout=layout)
+        tasks = _unfinished(folder, tasks_of(sources, layout.shard_frames))
         total = sum(file["bytes"] for file in origin["files"])
         with _bar(total, progress) as advance:
             for done in run_tasks(work, tasks, workers):
                 advance(done)
-        _finish(folder, origin, options, sources)
+        _finish(folder, origin, layout, sources)
     return Store(folder)
 
 
-def _convert_task(task: Task, folder: Path, options: Options) -> _Done:
+def _convert_task(task: Task, folder: Path, layout: Layout) -> _Done:
     """Write the shards of one task; what stands there already is kept."""
     parts = []
-    for place, frames in enumerate(_groups(frames_of(task), options.shard_frames)):
+    for place, frames in enumerate(_groups(frames_of(task), layout.shard_frames)):
         name = f"shard-{task.number:06d}-{place:04d}"
         note = folder / _PARTS / f"{name}.json"
         part = _read_note(folder, note)
         if part is None:
-            batch, summary = encode(frames, options)
+            batch, summary = encode(frames, layout)
             digest, size = write_shard(folder / f"{name}.arrow", batch)
             head = {"file": f"{name}.arrow", "sha256": digest, "bytes": size}
             part = {**head, "split": task.source.split, **summary}
@@ -121,13 +121,13 @@ def _unfinished(folder: Path, tasks: Iterator[Task]) -> Iterator[Task]:
             yield task
 
 
-def _finish(folder: Path, origin: dict[str, Any], options: Options, sources: list[Any]) -> None:
+def _finish(folder: Path, origin: dict[str, Any], layout: Layout, sources: list[Any]) -> None:
     parts = []
     for note in sorted((folder / _PARTS).glob("task-*.json")):
         for name in _read_json(note) or []:
             parts.append(_read_json(folder / _PARTS / f"{Path(name).stem}.json"))
-    found = merge(parts, origin, options.cutoff, options.neighbors)
-    require_labels(sources, set(found.labels))
+    found = merge(parts, origin, layout.cutoff, layout.neighbors)
+    require_found(sources, set(found.labels))
     found.write(folder)
     for leftover in (folder / _PARTS).iterdir():
         leftover.unlink()

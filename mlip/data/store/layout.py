@@ -17,12 +17,15 @@ SCHEMA = 1
 """Version of the layout; a reader refuses another one."""
 EDGES = {"edge_index": np.int32, "edge_shift": np.int16, "edge_pair": np.int32}
 """Columns of stored neighbour lists, (2, edges), (edges, 3) and (edges,), flattened."""
-TOLD = ("functional", "energy_kind", "charge_partition", "converged", "corrections", "data")
+TOLD = (
+    "functional", "energy_kind", "energy_choice", "charge_partition", "converged", "corrections",
+    "data",
+)  # fmt: skip
 """Info keys whose values the manifest counts."""
 
 
 @dataclass(frozen=True)
-class Options:
+class Layout:
     """How frames are stored.
 
     Args:
@@ -42,7 +45,7 @@ class Options:
             raise ValueError(f"shard_frames is {self.shard_frames}: give a whole number from 1")
 
 
-def encode(frames: Sequence[Frame], options: Options) -> tuple[pa.RecordBatch, dict[str, Any]]:
+def encode(frames: Sequence[Frame], layout: Layout) -> tuple[pa.RecordBatch, dict[str, Any]]:
     """Return the frames as one record batch, and what the manifest says of them.
 
     Labels that no frame has take no column; where some frames lack a label, those hold an empty
@@ -52,7 +55,7 @@ def encode(frames: Sequence[Frame], options: Options) -> tuple[pa.RecordBatch, d
         ValueError: If a structure has no neighbour list (no volume, coordinates not finite), or a
             label has the wrong shape, naming the frame.
     """
-    edges = [_edges(frame, options) for frame in frames]
+    edges = [_edges(frame, layout) for frame in frames]
     counts = np.array([count for count, _ in edges], dtype=np.int32)
     columns: dict[str, pa.Array] = {
         "atoms": pa.array(np.array([len(frame) for frame in frames], dtype=np.int32)),
@@ -67,7 +70,7 @@ def encode(frames: Sequence[Frame], options: Options) -> tuple[pa.RecordBatch, d
     present = [name for name in LABELS if any(name in frame.labels for frame in frames)]
     for name in present:
         columns[name] = _lists([_label(frame, name) for frame in frames], np.float64)
-    if options.neighbors:
+    if layout.neighbors:
         for place, (name, dtype) in enumerate(EDGES.items()):
             columns[name] = _lists([lists[place] for _, lists in edges], dtype)
     columns["source"] = pa.array([frame.source for frame in frames], pa.large_string())
@@ -81,13 +84,13 @@ def info_of(text: str) -> dict[str, Any]:
     return json.loads(text, object_hook=_revive)
 
 
-def _edges(frame: Frame, options: Options) -> tuple[int, tuple[np.ndarray, ...]]:
+def _edges(frame: Frame, layout: Layout) -> tuple[int, tuple[np.ndarray, ...]]:
     atoms = frame.atoms
     if not len(atoms) or atoms.numbers.min() < 1 or atoms.numbers.max() > 118:
         raise ValueError(f"{frame.source}: a frame needs atoms of elements 1 to 118; remove it")
-    structure = (atoms.positions, atoms.cell.array, atoms.pbc, options.cutoff)
+    structure = (atoms.positions, atoms.cell.array, atoms.pbc, layout.cutoff)
     try:
-        if not options.neighbors:
+        if not layout.neighbors:
             return count_edges(*structure), ()
         lists = neighbor_list(*structure)
     except ValueError as error:

@@ -3,30 +3,24 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from io import StringIO, TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ase.io.formats import open_with_compression
-
-from mlip.data.card import DataCard, load_card
 from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
 from mlip.data.readers import (
-    _frame,
-    _note_keys,
-    _require_declared,
-    _require_found,
+    files_of,
     format_of,
+    parts_of,
     read,
+    read_part,
+    require_labels,
     require_options,
 )
-from mlip.data.readers.extxyz import read_part
+from mlip.data.readers.format import Part
 
-_XYZ = ("xyz", "extxyz")
-_SUFFIXES = (".xyz", ".extxyz", ".aselmdb", ".db", ".traj", ".json", ".jsonl", ".parquet")
-_NAMES = ("vasprun.xml", "OUTCAR")
-_COMPRESSION = (".gz", ".bz2", ".xz")
+if TYPE_CHECKING:  # its schema takes longer to import than all the rest
+    from mlip.data.card import DataCard
 
 
 @dataclass(frozen=True)
@@ -42,23 +36,22 @@ class Source:
 
 @dataclass(frozen=True)
 class Task:
-    """A file, or a part of an extended XYZ file.
+    """A file, or a part of one.
 
     Args:
         number: Place among the tasks of an input.
         source: The file.
-        text: Text of the part; None for the whole file.
-        first: Number of the first frame of the part.
-        line: Number of lines before the part.
-        size: Bytes of the file that it takes, for the progress bar.
+        part: The part; None for the whole file.
     """
 
     number: int
     source: Source
-    text: str | None = None
-    first: int = 0
-    line: int = 0
-    size: int = 0
+    part: Part | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the input that it takes, for the progress bar."""
+        return _bytes(self.source.path) if self.part is None else self.part.size
 
 
 def sources_of(
@@ -82,32 +75,41 @@ def _sources(path: Path, given: str | Path, units: Any, options: Mapping[str, An
         format_of(path)
         return [Source(path, _fields(units), options=options)]
     if path.is_dir() and not (path / "card.yaml").is_file():
-        found = sorted(file for file in path.rglob("*") if _is_data(file))
-        if all(_is_calculation(file) for file in found) and format_of(path) == "calculations":
-            return [Source(path, _fields(units), options=options)]
-        return [Source(file, _fields(units), options=options) for file in found or [path]]
+        return [Source(file, _fields(units), options=options) for file in _files(path)]
     if units is not None:
         raise ValueError(f"units is given, but the card of {path} declares them: leave units out")
-    return [_of_card(load_card(given), split, options) for split in load_card(given).files]
+    return [_of_card(_card(given), split, options) for split in _card(given).files]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the folder if it is of a format, else what is of a format below it."""
+    try:
+        format_of(folder)
+    except ValueError:
+        found, _ = files_of(folder)
+        if not found:
+            raise
+        return found
+    return [folder]
 
 
 def origin_of(given: str | Path, sources: list[Source]) -> dict[str, Any]:
     """Return what identifies an input, so that a conversion goes on with the same one only."""
     fields = sources[0].fields
-    card = load_card(given) if sources[0].info else None
+    card = _card(given) if sources[0].info else None
     return {
         "input": str(given),
         "title": card.title if card else str(given),
         "licence": card.licence if card else "not stated",
         "level_of_theory": dict(card.level_of_theory) if card else {},
         "fields": None if fields is None else asdict(fields),
-        "reader": dict(sources[0].options),
+        "reader_options": dict(sources[0].options),
         "files": [
             {
                 "path": str(source.path),
                 "split": source.split,
-                "bytes": source.path.stat().st_size,
-                "modified": source.path.stat().st_mtime_ns,
+                "bytes": _bytes(source.path),
+                "modified": max(file.stat().st_mtime_ns for file in _content(source.path)),
             }
             for source in sources
         ],
@@ -115,16 +117,16 @@ def origin_of(given: str | Path, sources: list[Source]) -> dict[str, Any]:
 
 
 def tasks_of(sources: list[Source], frames: int) -> Iterator[Task]:
-    """Yield the tasks of an input; those of one extended XYZ file have ``frames`` frames each."""
+    """Yield the tasks of an input; the parts of a file have at most about ``frames`` frames."""
     number = 0
     for source in sources:
-        if source.path.is_file() and format_of(source.path) in _XYZ:
-            for first, line, text, size in _parts(source.path, frames):
-                yield Task(number, source, text, first, line, size)
-                number += 1
-        else:
-            yield Task(number, source, size=source.path.stat().st_size)
+        empty = True
+        for part in parts_of(source.path, frames) or (None,):
+            empty = False
+            yield Task(number, source, part)
             number += 1
+        if empty:
+            raise ValueError(f"{source.path} holds no structure; name a file with some")
 
 
 def frames_of(task: Task) -> Iterator[Frame]:
@@ -132,100 +134,49 @@ def frames_of(task: Task) -> Iterator[Frame]:
 
     Raises:
         ValueError: As the reader of the format; a key that no frame of a *part* has is no error,
-            see :func:`require_labels`.
+            see :func:`require_found`.
     """
     source = task.source
-    if task.text is not None:
-        frames = _read_part(task)
-    else:
+    if task.part is None:
         frames = read(source.path, source.fields, **source.options)
+    else:
+        frames = read_part(source.path, task.part, source.fields, **source.options)
     for frame in frames:
-        if task.source.info:
-            yield Frame(frame.atoms, frame.labels, frame.source, {**task.source.info, **frame.info})
+        if source.info:
+            yield Frame(frame.atoms, frame.labels, frame.source, {**source.info, **frame.info})
         else:
             yield frame
 
 
-def require_labels(sources: list[Source], found: set[str]) -> None:
-    """Refuse an extended XYZ input of which no frame holds a declared label.
+def require_found(sources: list[Source], found: set[str]) -> None:
+    """Refuse an input of which no frame holds a declared label.
 
     Raises:
         ValueError: Naming the key and what the file holds.
     """
     source = sources[0]
-    if source.fields is None or not source.path.is_file() or format_of(source.path) not in _XYZ:
-        return
-    seen: dict[str, tuple[str, tuple[int, ...]]] = {}
-    _, _, text, _ = next(_parts(source.path, 10))
-    for record in read_part(source.path, StringIO(text)):
-        _note_keys(record, seen)
-    _require_found(source.path, source.fields, found, seen)
+    require_labels(source.path, source.fields, found, **source.options)
 
 
-def _read_part(task: Task) -> Iterator[Frame]:
-    path, fields = task.source.path, task.source.fields
-    seen: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for record in read_part(path, StringIO(task.text), task.first, task.line):
-        if fields is None:
-            _note_keys(record, seen)
-            _require_declared(path, seen)
-            yield _frame(record, {}, set())
-        else:
-            yield _frame(record, *fields.read_labels(record))
+def _content(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
-def _parts(path: Path, frames: int) -> Iterator[tuple[int, int, str, int]]:
-    """Yield first frame, first line, text and bytes of each part; errors are left to the parser."""
-    with open_with_compression(str(path), "rb") as binary:
-        below: Any = getattr(binary, "fileobj", None) or getattr(binary, "_fp", None) or binary
-        handle = TextIOWrapper(binary, encoding="utf-8", newline="\n")
-        lines: list[str] = []
-        first = line = before = count = 0
-        try:
-            while (header := handle.readline()) != "":
-                lines.append(header)
-                text = header.strip()
-                if not text:
-                    continue
-                if not text.isascii() or not text.isdigit():
-                    lines += handle.readlines(1)
-                    break
-                lines += [handle.readline() for _ in range(int(text) + 1)]
-                count += 1
-                if count == frames:
-                    yield first, line, "".join(lines), (size := _tell(below) - before)
-                    first, line, before = first + count, line + len(lines), before + size
-                    lines, count = [], 0
-        except (OSError, EOFError, ValueError) as error:
-            raise ValueError(
-                f"{path}#{first + count} (line {line + len(lines)}): cannot be read ({error}); the "
-                "file is truncated or damaged: fetch or write it again"
-            ) from error
-        if lines and (count or first == 0 or "".join(lines).strip()):
-            yield first, line, "".join(lines), _tell(below) - before
+def _bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in _content(path))
 
 
-def _tell(file: Any) -> int:
-    return int(file.tell()) if not getattr(file, "closed", False) else 0
+def _card(given: str | Path) -> "DataCard":
+    from mlip.data.card import load_card
+
+    return load_card(given)
 
 
 def _fields(units: Any) -> FieldMap | None:
     return None if units is None else FieldMap.from_config(units)
 
 
-def _is_data(path: Path) -> bool:
-    name = path.name
-    for ending in _COMPRESSION:
-        name = name.removesuffix(ending)
-    known = name.endswith(_SUFFIXES) or name in _NAMES
-    return path.is_file() and known and not name.startswith(".")
-
-
-def _is_calculation(path: Path) -> bool:
-    return path.name.startswith(_NAMES)
-
-
-def _of_card(card: DataCard, split: str, options: Mapping[str, Any]) -> Source:
+def _of_card(card: "DataCard", split: str, options: Mapping[str, Any]) -> Source:
     file = card.files[split]
     path = card.folder / file.path
     if not path.is_file():

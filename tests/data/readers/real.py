@@ -92,6 +92,11 @@ def mptrj(chosen, per_material=4):
     return content
 
 
+def write_mptrj(path, chosen):
+    path.write_text(json.dumps(mptrj(chosen)))
+    return path
+
+
 def row(frame, number, encode=lambda array: array.tolist()):
     """One row of OMat24: an ASE row with ``data``."""
     energy, forces, stress = values(frame)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mlip.data.card import load_frames
 from mlip.data.frame import Frame
-from mlip.data.store.layout import Options, encode, info_of
+from mlip.data.store.layout import Layout, encode, info_of
 from mlip.data.store.manifest import NAME, ShardEntry
 from mlip.data.store.reader import Store, is_store
 from mlip.data.store.shard import Shard, write_shard
@@ -86,7 +86,7 @@ def labelled(atoms, seed, names):
 )
 def test_any_labels_in_any_frames(tmp_path_factory, specification):
     frames = [labelled(*each) for each in specification]
-    batch, summary = encode(frames, Options(neighbors=True))
+    batch, summary = encode(frames, Layout(neighbors=True))
     path = tmp_path_factory.mktemp("shard") / "shard.arrow"
     digest, size = write_shard(path, batch)
     counts = {key: summary[key] for key in ("frames", "atoms", "edges")}
@@ -106,7 +106,7 @@ def test_any_labels_in_any_frames(tmp_path_factory, specification):
 def test_missing_labels_take_no_space():
     energy_only = [labelled(8, seed, ["energy"]) for seed in range(50)]
     mixed = [*energy_only[1:], labelled(8, 0, ["energy", "born_effective_charges"])]
-    all_missing, some_missing = (encode(frames, Options())[0] for frames in (energy_only, mixed))
+    all_missing, some_missing = (encode(frames, Layout())[0] for frames in (energy_only, mixed))
     assert "forces" not in all_missing.schema.names
     assert some_missing.column("born_effective_charges").nbytes <= 8 * 9 * 8 + 51 * 8
 
@@ -135,7 +135,7 @@ def test_a_store_travels_to_another_process(lithium):
 def test_neighbour_lists_are_those_of_the_frames(tmp_path):
     from mlip.data.store.convert import convert
 
-    store = convert("mlearn_cu", tmp_path / "s", options=Options(cutoff=4.0, neighbors=True))
+    store = convert("mlearn_cu", tmp_path / "s", layout=Layout(cutoff=4.0, neighbors=True))
     for index in (0, 7, 30):
         atoms = store[index].atoms
         for stored, computed in zip(

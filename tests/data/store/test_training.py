@@ -14,7 +14,7 @@ import pytest
 from mlip.data.loader import StoreGraphs, average_neighbors, batches, force_scale, to_graphs
 from mlip.data.sources import from_store
 from mlip.data.store.convert import convert
-from mlip.data.store.layout import Options
+from mlip.data.store.layout import Layout
 from mlip.data.store.view import StoreView, divide, sample
 
 ROOT = Path(__file__).parents[3]
@@ -63,7 +63,7 @@ def test_batches_do_not_depend_on_workers_or_origin(view, batch, workers):
 
 
 def test_stored_neighbour_lists_give_the_same_graphs(tmp_path):
-    store = convert("mlearn_cu", tmp_path / "s", options=Options(cutoff=4.0, neighbors=True))
+    store = convert("mlearn_cu", tmp_path / "s", layout=Layout(cutoff=4.0, neighbors=True))
     frames = StoreView(store, np.arange(len(store)))
     graphs = StoreGraphs(frames, 4.0, ("energy",))
     assert graphs.stored_edges
