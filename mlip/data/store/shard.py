@@ -58,7 +58,7 @@ class Shard:
             batch.validate()
             self.values: dict[str, np.ndarray] = {}
             self.offsets: dict[str, np.ndarray] = {}
-            self._shaped: dict[str, tuple[np.ndarray, memoryview, int]] = {}
+            self._shaped: dict[str, tuple[np.ndarray, Any, int]] = {}
             self.texts = {name: batch.column(name) for name in ("source", "info")}
             for name in set(batch.schema.names) - set(self.texts):
                 self._add(name, batch.column(name))
@@ -80,7 +80,7 @@ class Shard:
             offsets = self.offsets[name]
             values = self.values[name][: offsets[-1]].reshape(-1, *shape)
             # A number of a memoryview is read several times faster than one of an array.
-            view = self._shaped[name] = values, memoryview(offsets), prod(shape)
+            view = self._shaped[name] = values, offsets.data, prod(shape)
         values, offsets, width = view
         return values[offsets[row] // width : offsets[row + 1] // width]
 
