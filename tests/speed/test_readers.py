@@ -28,7 +28,7 @@ real = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(real)
 
 MEGABYTES = int(os.environ.get("MLIP_SPEED_MEGABYTES", "300"))
-ROUNDS = 7
+ROUNDS = 5
 MEMORY = """
 import resource, sys
 from mlip.data.readers import read

@@ -19,10 +19,7 @@ from mlip.data.store.shard import Shard, checksum
 from mlip.keys import FIELDS, LABELS
 
 _OPEN_SHARDS = 512
-_SHAPES = {
-    name: ((-1, *FIELDS[name].shape) if FIELDS[name].level == "atom" else FIELDS[name].shape)
-    for name in ("positions", *LABELS)
-}
+_SHAPES = {name: (FIELDS[name].level == "atom", FIELDS[name].shape) for name in LABELS}
 _PLACES = {name: 1 << place for place, name in enumerate(LABELS)}
 _PBC = [np.array([code & 1, code & 2, code & 4], dtype=bool) for code in range(8)]
 
@@ -154,6 +151,12 @@ class Store(Sequence[Frame]):
         number = bisect_right(self._starts, index) - 1
         return self.shard(number), index - self._starts[number]
 
+    def places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the number of the shard of each frame, and its row there."""
+        starts = np.array(self._starts)
+        numbers = np.searchsorted(starts, indices, side="right") - 1
+        return numbers, indices - starts[numbers]
+
     def shard(self, number: int) -> Shard:
         """Return one shard, mapped; the least recently used one is closed beyond a limit."""
         shard = self._open.get(number)
@@ -167,15 +170,17 @@ class Store(Sequence[Frame]):
     def _arrays(self, shard: Shard, row: int, labels: Sequence[str]) -> dict[str, np.ndarray]:
         values = shard.values
         found = {
-            "positions": shard.item("positions", row).reshape(-1, 3),
-            "atomic_numbers": shard.item("numbers", row),
+            "positions": shard.rows("positions", row, (3,)),
+            "atomic_numbers": shard.rows("numbers", row, ()),
             "cell": values["cell"][9 * row : 9 * row + 9].reshape(3, 3),
             "pbc": _PBC[values["pbc"].item(row)],
         }
         held = values["labels"].item(row)
         for name in labels:
             if held & _PLACES[name]:
-                found[name] = shard.item(name, row).reshape(_SHAPES[name])
+                per_atom, shape = _SHAPES[name]
+                rows = shard.rows(name, row, shape)
+                found[name] = rows if per_atom else rows.reshape(shape)
         return found
 
     def _column(self, name: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Shard:
                 raise ValueError(f"it has no column {', '.join(sorted(missing))}")
             self.values: dict[str, np.ndarray] = {}
             self.offsets: dict[str, np.ndarray] = {}
+            self._shaped: dict[str, tuple[np.ndarray, Any, int]] = {}
             self.texts = {name: batch.column(name) for name in ("source", "info")}
             for name in set(batch.schema.names) - set(self.texts):
                 self._add(name, batch.column(name))
@@ -72,6 +74,17 @@ class Shard:
         """Return the flat values of one frame in a list column, as a view."""
         offset = self.offsets[name].item  # several times faster than indexing
         return self.values[name][offset(row) : offset(row + 1)]
+
+    def rows(self, name: str, row: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Return the values of one frame in a list column as (items, *shape), as a view."""
+        view = self._shaped.get(name)
+        if view is None:
+            offsets = self.offsets[name]
+            values = self.values[name][: offsets[-1]].reshape(-1, *shape)
+            # A number of a memoryview is read several times faster than one of an array.
+            view = self._shaped[name] = values, offsets.data, prod(shape)
+        values, offsets, width = view
+        return values[offsets[row] // width : offsets[row + 1] // width]
 
     def text(self, name: str, row: int) -> str:
         """Return the text of one frame in a text column."""

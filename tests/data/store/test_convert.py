@@ -61,7 +61,7 @@ def test_workers_write_what_one_process_writes(many, tmp_path):
 
 def inputs(folder):
     """Some hundred real frames in each format that is cut into parts; the text also compressed."""
-    frames = real.frames() * 8
+    frames = real.frames() * 4
     lines = json.dumps(real.mptrj(frames)).encode()
     (folder / "a.json").write_bytes(lines)
     (folder / "a.json.gz").write_bytes(gzip.compress(lines))

@@ -1,5 +1,6 @@
 """What goes into a store comes out of it, bit by bit; damage is told, never read."""
 
+import importlib.util
 import json
 import pickle
 import shutil
@@ -16,12 +17,20 @@ from hypothesis import strategies as st
 
 from mlip.data.card import load_frames
 from mlip.data.frame import Frame
+from mlip.data.store.convert import convert
+from mlip.data.store.gather import gather
 from mlip.data.store.layout import Layout, encode, info_of
 from mlip.data.store.manifest import NAME, ShardEntry
 from mlip.data.store.reader import Store, is_store
 from mlip.data.store.shard import Shard, write_shard
 from mlip.keys import FIELDS, LABELS
 from mlip.neighbors import neighbor_list
+
+spec = importlib.util.spec_from_file_location(
+    "real", Path(__file__).parents[1] / "readers" / "real.py"
+)
+real = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(real)
 
 
 def assert_same(frame, other):
@@ -133,8 +142,6 @@ def test_a_store_travels_to_another_process(lithium):
 
 
 def test_neighbour_lists_are_those_of_the_frames(tmp_path):
-    from mlip.data.store.convert import convert
-
     store = convert("mlearn_cu", tmp_path / "s", layout=Layout(cutoff=4.0, neighbors=True))
     for index in (0, 7, 30):
         atoms = store[index].atoms
@@ -218,3 +225,72 @@ def test_a_folder_without_manifest_is_no_store(tmp_path):
 def test_opening_a_store_does_not_import_torch():
     code = "import sys, mlip.data.store.convert; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_batch_gathered_is_its_frames_joined(lithium, tmp_path):
+    order = np.random.default_rng(0).permutation(len(lithium))[:60]
+    found = gather(lithium, order, ("energy", "forces", "stress"))
+    frames = [lithium[int(i)] for i in order]
+    np.testing.assert_array_equal(found["counts"], [len(frame) for frame in frames])
+    np.testing.assert_array_equal(found["cell"], [frame.atoms.cell.array for frame in frames])
+    for name in ("positions", "atomic_numbers"):
+        ase_name = "numbers" if name == "atomic_numbers" else name
+        joined = np.concatenate([frame.atoms.arrays[ase_name] for frame in frames])
+        np.testing.assert_array_equal(found[name], joined)
+    forces = np.concatenate([frame.labels["forces"] for frame in frames])
+    np.testing.assert_array_equal(found["forces"], forces)
+    for name in ("energy", "stress"):
+        np.testing.assert_array_equal(found[name], [frame.labels[name] for frame in frames])
+    with pytest.raises(IndexError, match="270 frames"):
+        gather(lithium, [270])
+
+
+def test_what_a_frame_has_not_is_gathered_as_nan(tmp_path):
+    frames = [*real.frames()[:3], *real.frames()[20:22]]  # the later ones without moments
+    store = convert(real.write_mptrj(tmp_path / "a.json", frames), tmp_path / "s")
+    found = gather(store, [4, 0, 3], ("magmoms",))
+    known = store[0].labels["magmoms"]
+    first = len(store[4])
+    assert np.isnan(found["magmoms"][:first]).all()
+    np.testing.assert_array_equal(found["magmoms"][first : first + len(known)], known)
+    assert np.isnan(found["magmoms"][first + len(known) :]).all()
+
+
+READER = """
+import sys
+from mlip.data.store.reader import Store
+store = Store(sys.argv[1])
+total = sum(store.arrays(i)["positions"].sum() for i in range(len(store)))
+print("read", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
+def test_processes_share_the_pages_of_a_store(lithium):
+    command = [sys.executable, "-c", READER, str(lithium.folder)]
+    readers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        assert [reader.stdout.readline() for reader in readers] == ["read\n"] * 2
+        for reader in readers:
+            resident, proportional = _mapped(reader.pid, str(lithium.folder))
+            assert resident > 100  # kB
+            assert proportional <= 0.55 * resident
+    finally:
+        for reader in readers:
+            reader.communicate("\n")
+
+
+def _mapped(pid, folder):
+    """Resident and proportional size (kB) of what a process maps of a folder."""
+    sizes, inside = {"Rss": 0, "Pss": 0}, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        key, _, rest = line.partition(":")
+        if key in sizes and inside:
+            sizes[key] += int(rest.split()[0])
+        elif line.split()[0].count("-") == 1 and not line.split()[0].endswith(":"):
+            inside = folder in line
+    return sizes["Rss"], sizes["Pss"]
