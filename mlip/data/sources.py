@@ -176,7 +176,7 @@ def from_store(
         path: Folder that ``mlip data convert`` wrote.
         val_fraction: Share held out for validation, where the store names no validation frames.
         test_fraction: Share held out for the test, where the store names no test frames.
-        group: Info key whose equal values stay on one side, the material id for instance.
+        group: What must not be divided, ``material`` for instance (``mlip.data.groups``).
         seed: Seed of the hold-outs.
 
     Raises:

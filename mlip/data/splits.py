@@ -59,7 +59,7 @@ def hold_out_indices(
         if stratify is not None:
             raise ValueError(f"group is {group!r} and stratify is {stratify!r}; give one of them")
         names = [group_of(frame, group) for frame in frames]
-        apart = {name for name in set(names) if _share(name, seed) < fraction}
+        apart = {name for name in set(names) if share(name, seed) < fraction}
         kept = [i for i, name in enumerate(names) if name not in apart]
         return kept, [i for i, name in enumerate(names) if name in apart]
     held: set[int] = set()
@@ -86,7 +86,7 @@ def _strata(frames: Sequence[Frame], key: str | None) -> dict[str, list[int]]:
     return strata
 
 
-def _share(name: str, seed: int) -> float:
+def share(name: str, seed: int) -> float:
     """Return a number in [0, 1) that depends on the name of the group and the seed only."""
     digest = hashlib.blake2b(name.encode(), key=str(seed).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

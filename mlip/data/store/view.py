@@ -1,11 +1,13 @@
 """Part of a store as a sequence of frames that are made when asked for."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 
 from mlip.data.frame import Frame
+from mlip.data.groups import group_of
+from mlip.data.splits import share
 from mlip.data.store.reader import Store
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -76,7 +78,7 @@ def divide(
         val_fraction: Share held out for validation, in [0, 1).
         test_fraction: Share held out for the test, in [0, 1).
         seed: Another seed gives another division.
-        group: Info key whose equal values stay together: the material id, for instance.
+        group: What must not be divided, ``material`` for instance (``mlip.data.groups``).
 
     Raises:
         ValueError: If the shares leave nothing to train on, or a frame has no ``group``.
@@ -98,25 +100,11 @@ def divide(
 
 def _places(store: Store, indices: np.ndarray, seed: int, group: str | None) -> np.ndarray:
     """Return a number in [0, 1) of each frame, fixed by its structure (or group) and the seed."""
-    if group is None:
-        words = np.ascontiguousarray(store.fingerprints()[indices, :8]).view("<u8")[:, 0]
-    else:
-        words = np.array([_group(store, int(i), group) for i in indices], dtype=np.uint64)
+    if group is not None:
+        return np.array([share(group_of(store[int(i)], group), seed) for i in indices])
+    words = np.ascontiguousarray(store.fingerprints()[indices, :8]).view("<u8")[:, 0]
     with np.errstate(over="ignore"):  # splitmix64 (Steele et al., OOPSLA 2014)
         mixed = words + np.uint64(seed + 1) * _MIX
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (mixed ^ (mixed >> np.uint64(31))) / 2.0**64
-
-
-def _group(store: Store, index: int, group: str) -> int:
-    import hashlib
-
-    frame: Any = store[index]
-    if group not in frame.info:
-        raise ValueError(
-            f"{frame.source} has no {group!r} in its info, by which frames are kept together; it "
-            f"has {', '.join(map(str, frame.info)) or 'nothing'}"
-        )
-    digest = hashlib.blake2b(str(frame.info[group]).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
