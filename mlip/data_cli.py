@@ -35,13 +35,16 @@ def _inspect(arguments: Sequence[str]) -> int:
 def _doctor(arguments: Sequence[str]) -> int:
     from mlip.data.doctor import doctor
 
-    known = ("units", "reference", "output")
+    known = ("units", "reference", "output", "frames")
     (path,), options, flags = _parse("doctor", arguments, "FILE", known, ("--json",))
     units = yaml.safe_load(options.get("units", "null"))
     if "reference" in options or "output" in options:
-        from mlip.evaluation.doctor import full_doctor
+        from mlip.evaluation.doctor import FRAMES, full_doctor
 
-        report = full_doctor(path, units, options.get("reference"), options.get("output"))
+        asked = _whole("frames", options.get("frames"))
+        report = full_doctor(
+            path, units, options.get("reference"), options.get("output"), asked or FRAMES
+        )
     else:
         report = doctor(path, units)
     print(report.to_json() if "--json" in flags else report.to_text())

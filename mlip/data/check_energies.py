@@ -41,6 +41,15 @@ def check_energies(frames: Sequence[Digest]) -> list[Finding]:
     return findings
 
 
+def energy_residuals(frames: Sequence[Digest]) -> list[float]:
+    """Return the energies after a fit of references, eV/atom, of frames that have one."""
+    known = [frame for frame in frames if np.isfinite(frame.energy)]
+    if not known:
+        return []
+    references = fit_compositions((frame.composition, frame.energy) for frame in known)
+    return [_residual(frame, references) for frame in known]
+
+
 def outliers(frames: Sequence[Digest], residuals: Sequence[float]) -> list[int]:
     """Return the frames whose residual lies far from the median of their composition.
 

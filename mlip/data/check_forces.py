@@ -17,6 +17,7 @@ NET_FORCE = 0.1
 
 _FAR = 8.0  # spreads of the logarithm
 _TAIL = 10.0  # times the 95th percentile
+_LEAST = 5.0  # eV/Å
 _FEWEST = 20
 
 
@@ -125,7 +126,7 @@ def _unusual(frames: Sequence[Digest]) -> list[Finding]:
     top = _TAIL * float(np.exp(np.quantile(logs, 0.95)))
     odd = [
         frame for frame, log in zip(moving, logs, strict=True)
-        if log > middle + _FAR * spread and frame.force > max(top, 1.0)
+        if log > middle + _FAR * spread and frame.force > max(top, _LEAST)
     ]  # fmt: skip
     if not odd:
         return []

@@ -142,8 +142,7 @@ def _row(
     work = -0.5 * sum(float((f * step).sum()) for f, step in zip(forces, steps, strict=True))
     energy = float(second.labels["energy"]) - float(first.labels["energy"])
     sizes = len(first), np.mean(volumes)
-    row = np.array([energy, work, normal + sum(shear[::4]), normal, *shear, *sizes])
-    return row
+    return np.array([energy, work, normal + sum(shear[::4]), normal, *shear, *sizes])
 
 
 def _slope(table: np.ndarray, column: int) -> float | None:

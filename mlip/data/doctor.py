@@ -106,11 +106,16 @@ def diagnose(
 
 
 def survey_source(
-    source: str | Path, fields: FieldMap | str | Mapping[str, Any] | None, progress: bool = True
+    source: str | Path, fields: FieldMap | str | Mapping[str, Any] | None, held: int = 64
 ) -> tuple[dict[str, Survey], list[Finding]]:
     """Read a source once, and return what it holds by split, and what reading it found.
 
     A file that cannot be read to its end is an error; what stands before the damage is looked at.
+
+    Args:
+        source: A file, a store, the name of a data set, or the path of a card.
+        fields: Field map of a file; a card brings its own.
+        held: Frames of each split that are kept to look at closer.
     """
     surveys: dict[str, Survey] = {}
     findings: list[Finding] = []
@@ -119,9 +124,9 @@ def survey_source(
     except (ValueError, FileNotFoundError) as error:
         return {}, [Finding("error", str(error))]
     for split, frames in splits.items():
-        looked = Survey()
+        looked = Survey(held)
         try:
-            for frame in counted(frames, f"reading {Path(source).name}", progress):
+            for frame in counted(frames, f"reading {Path(source).name}"):
                 looked.add(frame)
         except (ValueError, FileNotFoundError) as error:
             findings.append(Finding("error", str(error)))

@@ -9,11 +9,12 @@ from mlip.data.digest import Digest, Digester
 from mlip.data.frame import Frame
 from mlip.data.thinned import Thinned, Values
 
-_HELD = 512  # frames; at least half of it are there to choose from
-
 
 class Survey:
     """What the checks and the page know of a split after one pass, bounded but for the digests.
+
+    Args:
+        held: Frames, evenly spread, that are there to choose from at the end.
 
     Attributes:
         digests: One for each frame, under a kilobyte.
@@ -23,11 +24,11 @@ class Survey:
         held: Frames, evenly spread, that a reference potential may be asked about.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: int = 64) -> None:
         self.digests: list[Digest] = []
         self.pairs = WorkPairs()
         self.forces, self.charges = Values(), Values()
-        self.held: Thinned[Frame] = Thinned(_HELD)
+        self.held: Thinned[Frame] = Thinned(2 * held)
         self._digester = Digester()
 
     def add(self, frame: Frame) -> None:
