@@ -102,22 +102,25 @@ def _implausible(frames: Sequence[Digest], references: EnergyReferences) -> list
             Finding("warning", f"no energy exceeds {sizes.max():.2f} eV/atom: the unit may be Ha, "
                     "or the energies may be per atom already; total energies in eV are needed")
         )  # fmt: skip
-    if np.median(sizes) > STRONG and (unit := _unit_of_all_electrons(frames)) != "eV":
+    unit = _unit_of_all_electrons(frames)
+    if unit not in ("", "eV") or (not unit and np.median(sizes) > STRONG):
         guess = f"the unit looks like {unit}, declare units.energy.unit: {unit}" if unit else (
             "the unit may be kcal/mol or kJ/mol; compare a few with their source (totals of "
             "norm-conserving pseudopotentials can be as large)"
         )  # fmt: skip
         findings.append(
             Finding("warning" if unit else "note", f"energies are {np.median(sizes):.4g} eV/atom, "
-                    f"more than valence electrons usually have and not those of all electrons in "
-                    f"eV: {guess}")
+                    "not what valence electrons or all electrons have in eV: "
+                    f"{guess}")
         )  # fmt: skip
     return findings
 
 
 def _unit_of_all_electrons(frames: Sequence[Digest]) -> str:
     """Return the unit in which the energies are those of all electrons, empty if there is none."""
-    ratio = float(np.median([frame.energy / all_electron(frame.composition) for frame in frames]))
+    # Hydrogen has no core: its hydrides could be taken for another unit.
+    kept = [f for f in frames if dict(f.composition).get(1, 0) <= 0.3 * len(f)] or [frames[0]]
+    ratio = float(np.median([frame.energy / all_electron(frame.composition) for frame in kept]))
     factors = {unit: 1 / to_internal("energy", unit) for unit in _UNITS}
     near = [unit for unit in _UNITS if abs(ratio / factors[unit] - 1) < 0.08]
     return near[0] if near else ""

@@ -1,6 +1,7 @@
 """The doctor's page: verdict, findings, histograms, elements, parity against a reference."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def write_doctor_page(
         frames=len(digests),
         atoms=atoms,
         labels=diagnosis.labels,
-        findings=diagnosis.findings,
+        findings=[replace(f, message=_short(f.message, digests)) for f in diagnosis.findings],
         fit=not diagnosis.exit_code,
         images=[figures.svg(figure) for figure in _histograms(digests, list(surveys.values()))],
         elements=[
@@ -56,6 +57,13 @@ def write_doctor_page(
         reference=asked.label if asked else "",
         parity=[figures.svg(figure) for figure in _parity(asked)],
     )
+
+
+def _short(message: str, digests: Sequence[Digest]) -> str:
+    """Return a message with the names of the files read in place of their paths."""
+    for file in {digest.file for digest in digests}:
+        message = message.replace(file, Path(file).name) if file else message
+    return message
 
 
 def _histograms(digests: Sequence[Digest], surveys: Sequence[Survey]) -> list[Figure]:

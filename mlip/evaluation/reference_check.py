@@ -147,7 +147,8 @@ def _check_order(evaluation: Evaluation, name: str) -> list[Finding]:
         for order in permutations(range(3))
     }
     best = max(fits, key=lambda order: fits[order])
-    if best == (0, 1, 2) or fits[best] < 0.5 or fits[best] < fits[0, 1, 2] + 0.2:
+    left, now_left = (1 - fits[order] ** 2 for order in (best, (0, 1, 2)))
+    if best == (0, 1, 2) or fits[best] < 0.5 or left > 0.35 * now_left:
         return []
     # Component k of the truth stands where the label has component best[k].
     now = ["", "", ""]

@@ -62,10 +62,14 @@ def test_the_doctor_passes_the_lithium_data():
     found = doctor("mlearn_li")
     assert found.exit_code == 0
     assert found.frames == {"train": 241, "test": 29}
-    assert not found.findings
-    assert found.to_text() == (
-        "mlearn_li: train 241 frames, test 29 frames\nfit for training (nothing found)\n"
+    copies, _ = found.findings
+    assert copies.message.startswith("3 structures are in more than one split turned, shifted or")
+    assert found.to_text().startswith(
+        "mlearn_li: train 241 frames, test 29 frames\n"
+        "labels of train: energy 241, forces 241, stress 241\n"
+        "labels of test: energy 29, forces 29, stress 29\nwarning  3 structures"
     )
+    assert found.to_text().endswith("fit for training (1 warning, 1 note)\n")
 
 
 def test_the_doctor_tells_bad_input_instead_of_raising(tmp_path):
@@ -103,6 +107,6 @@ def test_the_doctor_finds_a_frame_in_two_splits(tmp_path):
     (folder / "card.yaml").write_text(yaml.safe_dump(card))
     found = doctor(folder)
     assert found.exit_code == 0
-    (finding,) = found.findings
-    assert "29 structures are in more than one split" in finding.message
-    assert "fit for training (1 warning)" in found.to_text()
+    finding = found.findings[0]
+    assert "29 structures are in more than one split: " in finding.message
+    assert "fit for training (" in found.to_text()
