@@ -80,17 +80,17 @@ def check_duplicates(splits: Mapping[str, Iterable[Frame | Digest]]) -> list[Fin
                 where.setdefault(frame.fingerprint, []).append((split, frame))
     equal = [places for places in where.values() if len(places) > 1]
     copies = _copies([places[0] for places in where.values()])
+    moved = "turned, shifted or in another cell"
+    optimism = "test errors would be too good, keep one copy"
+    weight = "they weigh more than others, keep one copy"
     return [
-        Finding(severity, f"{len(places)} structures {text}: {examples(_pairs(places))}; {remedy}")
-        for severity, places, text, remedy in (
-            ("warning", _across(equal), "are in more than one split",
-             "test errors would be too good, keep one copy"),
-            ("warning", _within(equal), "occur more than once",
-             "they weigh more than others, keep one copy"),
-            ("warning", _across(copies), "are in more than one split turned, shifted or in another "
-             "cell", "test errors would be too good, keep one copy"),
-            ("note", _within(copies), "occur turned, shifted or in another cell",
-             "they weigh more than others"),
+        Finding("warning" if warn else "note", f"{len(places)} structures {text}: "
+                f"{examples(_pairs(places))}; {remedy}")
+        for warn, places, text, remedy in (
+            (True, _across(equal), "are in more than one split", optimism),
+            (True, _within(equal), "occur more than once", weight),
+            (True, _across(copies), f"are in more than one split {moved}", optimism),
+            (False, _within(copies), f"occur {moved}", "they weigh more than others"),
         )
         if places
     ]  # fmt: skip

@@ -134,9 +134,8 @@ def _row(
         if np.abs(strain).max() > 1e-6:
             return None  # what the cell contributes is not known
         stresses = [np.zeros((3, 3))] * 2
-    mean = 0.5 * sum(
-        np.asarray(stress) * volume for stress, volume in zip(stresses, volumes, strict=True)
-    )
+    works = [np.asarray(s) * volume for s, volume in zip(stresses, volumes, strict=True)]
+    mean = (works[0] + works[1]) / 2
     normal = float(np.diag(mean) @ np.diag(strain))
     shear = [2.0 * mean[i] * strain[j] for i in _SHEAR for j in _SHEAR]
     work = -0.5 * sum(float((f * step).sum()) for f, step in zip(forces, steps, strict=True))

@@ -231,7 +231,7 @@ def _forces(frame: Frame) -> dict[str, Any]:
     }
 
 
-def _stress(frame: Frame, periodic: bool) -> dict[str, float]:
+def _stress(frame: Frame, periodic: bool) -> dict[str, Any]:
     stress = frame.labels.get("stress")
     if stress is None or not np.isfinite(stress).all():
         return {"stress": np.nan, "skew": np.nan, "pressure": np.nan}

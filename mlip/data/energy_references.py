@@ -11,7 +11,7 @@ from mlip.data.frame import Frame
 from mlip.errors import suggest
 
 _COLUMNS = len(chemical_symbols) + 1  # by atomic number, and the energy
-_CHUNK = 20_000  # rows that are held at once
+_CHUNK = 2_000  # rows that are held at once
 _ISOLATED = 8.0  # Å between an atom and its images, from which on it counts as isolated
 
 

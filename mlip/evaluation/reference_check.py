@@ -90,15 +90,14 @@ def _compare(quantity: str, label: np.ndarray, prediction: np.ndarray, name: str
 
 def _energies(found: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     """Return energies per atom of labels and predictions, each without its own references."""
-    kept = [i for i in range(len(found.frames)) if found.pair(i, "energy_per_atom") is not None]
-    pairs = np.array([found.pair(i, "energy_per_atom") for i in kept]).reshape(-1, 2)
-    finite = np.isfinite(pairs).all(axis=1)
-    pairs, kept = pairs[finite], [i for i, good in zip(kept, finite, strict=True) if good]
+    every = [found.pair(i, "energy_per_atom") for i in range(len(found.frames))]
+    kept = [i for i, pair in enumerate(every) if pair is not None and np.isfinite(pair).all()]
+    pairs = np.array([every[i] for i in kept], dtype=float).reshape(-1, 2)
     counts = np.array([
         np.bincount(found.frames[i].atoms.numbers, minlength=119) / len(found.frames[i])
         for i in kept
     ]).reshape(-1, 119)  # fmt: skip
-    if len(kept) < np.linalg.matrix_rank(counts) + _FEWEST if len(kept) else True:
+    if not kept or len(kept) < np.linalg.matrix_rank(counts) + _FEWEST:
         return np.zeros(0), np.zeros(0)
     left = pairs - counts @ np.linalg.lstsq(counts, pairs, rcond=None)[0]
     return left[:, 0], left[:, 1]

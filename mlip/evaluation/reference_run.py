@@ -11,8 +11,8 @@ from rich.progress import track
 
 from mlip.data.fingerprint import fingerprint
 from mlip.data.frame import Frame
+from mlip.data.journal import Journal
 from mlip.evaluation.evaluate import Evaluation, evaluate
-from mlip.labelling.journal import Journal
 
 JOURNAL = "reference.jsonl"
 
