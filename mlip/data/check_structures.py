@@ -73,13 +73,14 @@ def check_duplicates(splits: Mapping[str, Iterable[Frame | Digest]]) -> list[Fin
     Args:
         splits: Frames by the name of their split; one split is allowed.
     """
-    where: dict[bytes, list[tuple[str, Digest]]] = {}
+    first: dict[bytes, tuple[str, Digest]] = {}
+    again: dict[bytes, list[tuple[str, Digest]]] = {}
     for split, frames in splits.items():
         for frame in digests(frames):
-            if frame.fingerprint:
-                where.setdefault(frame.fingerprint, []).append((split, frame))
-    equal = [places for places in where.values() if len(places) > 1]
-    copies = _copies([places[0] for places in where.values()])
+            name, place = frame.fingerprint, (split, frame)
+            if name and first.setdefault(name, place) is not place:
+                again.setdefault(name, [first[name]]).append(place)
+    equal, copies = list(again.values()), _copies(list(first.values()))
     moved = "turned, shifted or in another cell"
     optimism = "test errors would be too good, keep one copy"
     weight = "they weigh more than others, keep one copy"

@@ -243,7 +243,7 @@ def _stress(frame: Frame, periodic: bool) -> dict[str, Any]:
 
 
 def _number(frame: Frame, label: str) -> float:
-    return float(np.sum(frame.labels[label])) if label in frame.labels else float("nan")
+    return float(np.sum(frame.labels[label])) if label in frame.labels else np.nan
 
 
 def _plain(value: Any) -> Any:

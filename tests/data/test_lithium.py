@@ -67,7 +67,7 @@ def test_everything_is_finite_and_nothing_is_found(train):
         assert all(np.isfinite(values).all() for values in frame.labels.values())
     (copies,) = check_frames(train, required=("energy", "forces", "stress"), elements=["Li"])
     assert copies.severity == "note"
-    assert copies.message.startswith("3 structures occur turned, shifted or in another cell")
+    assert "structures occur turned, shifted or in another cell" in copies.message
 
 
 def test_the_groups_are_those_of_the_paper(train):

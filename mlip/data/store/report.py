@@ -1,5 +1,6 @@
 """What a store holds, and what is wrong with it, told in the words of inspect and doctor."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ def inspect_store(path: str | Path) -> Inspection:
             "edges per atom": [f"{manifest.edges / max(manifest.atoms, 1):.1f}"],
         },
         constrained=0,
+        following=f"mlip data doctor {shlex.quote(str(path))}",
     )
 
 
