@@ -11,9 +11,10 @@ import numpy as np
 from ase import Atoms
 
 from mlip.data.fields import ASE
-from mlip.data.json_stream import parse
+from mlip.data.json_stream import LARGEST, parse
 from mlip.data.readers.ase_files import fixed_components
 from mlip.data.readers.format import Format
+from mlip.data.readers.lmdb_pages import check_pages
 from mlip.data.record import Record
 from mlip.keys import FIELDS
 
@@ -79,6 +80,7 @@ def _file(path: Path, data: bool | Sequence[str]) -> Iterator[Record]:
 
 
 def _open(path: Path) -> lmdb.Environment:
+    check_pages(path)
     try:
         return lmdb.open(
             str(path), subdir=False, readonly=True, lock=False, meminit=False, max_spare_txns=1
@@ -107,7 +109,12 @@ def _ids(path: Path, transaction: Any) -> list[int]:
 
 def _decode(value: Any, source: str) -> Any:
     try:
-        return parse(zlib.decompress(value))
+        unpacking = zlib.decompressobj()
+        text = unpacking.decompress(value, LARGEST)
+        if not unpacking.eof:
+            what = "it has too many bytes" if unpacking.unconsumed_tail else "it is incomplete"
+            raise ValueError(what)
+        return parse(text)
     except (zlib.error, ValueError, RecursionError) as error:
         raise ValueError(f"{source} cannot be decoded ({error}); {_REPAIR}") from error
 
