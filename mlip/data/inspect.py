@@ -237,7 +237,10 @@ class _Tally:
                 self._add_value(key, level, value, record)
 
     def _add_value(self, key: str, level: str, value: Any, record: Record) -> None:
-        values = np.asarray(value)
+        try:
+            values = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            values = np.asarray(str(value))
         if values.dtype.kind in "fiu":
             shape = values.shape[1:] if level == "atom" else values.shape
             self.columns.setdefault(key, _Column(level, shape)).add(values, record)

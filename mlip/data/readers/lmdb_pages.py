@@ -1,6 +1,7 @@
 """Pages of an LMDB file, checked before LMDB maps them: it trusts a file, and dies of a bad one."""
 
 import mmap
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from struct import Struct
@@ -80,35 +81,41 @@ def _walk(data: mmap.mmap, page_size: int, last: int, root: int, depth: int) -> 
         if not 2 <= page <= last or page in seen or level > min(depth, _DEEPEST):
             raise ValueError(f"page {page} is not where one can be")
         seen.add(page)
-        start = page * page_size
-        number, _, flags, lower, upper = _HEADER.unpack_from(data, start)
-        leaf = flags & 0x0F == _LEAF
-        if number != page or flags & 0x0F not in (_LEAF, _BRANCH) or leaf != (level == depth):
-            raise ValueError(f"page {page} is of another kind")
-        if not _HEADER.size <= lower <= upper <= page_size or lower % 2:
-            raise ValueError(f"page {page} is fuller than it can be")
-        if not leaf and lower - _HEADER.size < 4:
-            raise ValueError(f"page {page} has too few branches")
-        offsets = Struct(f"<{(lower - _HEADER.size) // 2}H").unpack_from(data, start + _HEADER.size)
-        for offset in offsets:
-            if not upper <= offset <= page_size - _NODE.size:
-                raise ValueError(f"a node of page {page} is outside of it")
-            low, high, kind, key = _NODE.unpack_from(data, start + offset)
-            content = offset + _NODE.size + key
-            if not leaf:
-                if content > page_size:
-                    raise ValueError(f"a key of page {page} is outside of it")
+        leaf = level == depth
+        for start, end in _nodes(data, page_size, page, leaf):
+            if leaf:
+                _check_value(data, page_size, last, start, end)
+            else:
+                low, high, kind, _ = _NODE.unpack_from(data, start)
                 waiting.append((low | high << 16 | kind << 32, level + 1))
-                continue
-            if kind not in (0, _BIG):
-                raise ValueError(f"a node of page {page} is of an unknown kind")
-            length = low | high << 16
-            if content + (_PAGE.size if kind else length) > page_size:
-                raise ValueError(f"a value of page {page} is outside of it")
-            if kind:
-                _overflow(
-                    data, page_size, last, _PAGE.unpack_from(data, start + content)[0], length
-                )
+
+
+def _nodes(data: mmap.mmap, page_size: int, page: int, leaf: bool) -> Iterator[tuple[int, int]]:
+    """Yield where each node of a page begins, and where the page ends; keys are within it."""
+    start = page * page_size
+    number, _, flags, lower, upper = _HEADER.unpack_from(data, start)
+    if number != page or flags & 0x0F != (_LEAF if leaf else _BRANCH):
+        raise ValueError(f"page {page} is of another kind")
+    fewest = _HEADER.size if leaf else _HEADER.size + 4
+    if not fewest <= lower <= upper <= page_size or lower % 2:
+        raise ValueError(f"page {page} is fuller or emptier than it can be")
+    offsets = Struct(f"<{(lower - _HEADER.size) // 2}H").unpack_from(data, start + _HEADER.size)
+    for offset in offsets:
+        if not upper <= offset <= page_size - _NODE.size:
+            raise ValueError(f"a node of page {page} is outside of it")
+        key = _NODE.unpack_from(data, start + offset)[3]
+        if offset + _NODE.size + key > page_size:
+            raise ValueError(f"a key of page {page} is outside of it")
+        yield start + offset, start + page_size
+
+
+def _check_value(data: mmap.mmap, page_size: int, last: int, start: int, end: int) -> None:
+    low, high, kind, key = _NODE.unpack_from(data, start)
+    content, length = start + _NODE.size + key, low | high << 16
+    if kind not in (0, _BIG) or content + (_PAGE.size if kind else length) > end:
+        raise ValueError(f"a value of page {start // page_size} is outside of it")
+    if kind:
+        _overflow(data, page_size, last, _PAGE.unpack_from(data, content)[0], length)
 
 
 def _overflow(data: mmap.mmap, page_size: int, last: int, page: int, length: int) -> None:
