@@ -169,6 +169,8 @@ def _parse_columns(lines: _Lines, text: str) -> list[tuple[str, str, int]]:
     try:
         if len(parts) % 3:
             raise ValueError("it is not a list of name:type:columns")
+        if any(len(count) > 4 for count in parts[2::3]):  # ASE would count up to it
+            raise ValueError("it names more than 9999 columns")
         properties, names, _, _ = parse_properties(text)
         if len(names) != len(properties):
             raise ValueError("it names a property twice")
