@@ -207,7 +207,7 @@ def part_of(path, data):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_file_cut_anywhere_is_refused_after_the_frames_before(tmp_path_factory, name):
-    @examples(20)
+    @examples(12)
     @given(st.data())
     def check(data):
         path = WRITERS[name](tmp_path_factory.mktemp("cut"))
@@ -226,7 +226,7 @@ def test_a_file_cut_anywhere_is_refused_after_the_frames_before(tmp_path_factory
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_flipped_bit_never_loses_a_frame_in_silence(tmp_path_factory, name):
-    @examples(40)
+    @examples(25)
     @given(st.data())
     def check(data):
         path = WRITERS[name](tmp_path_factory.mktemp("flip"))
@@ -302,7 +302,7 @@ def test_a_hostile_value_anywhere_in_json_is_an_error_or_harmless(tmp_path_facto
     file, content = JSON[name]
     everywhere = places_in(content)
 
-    @examples(150)
+    @examples(100)
     @given(st.sampled_from(everywhere), st.sampled_from(HOSTILE))
     def check(place, value):
         path = tmp_path_factory.mktemp("json") / file
@@ -317,7 +317,7 @@ def test_a_hostile_value_anywhere_in_json_is_an_error_or_harmless(tmp_path_facto
 def test_a_hostile_value_anywhere_in_a_row_is_an_error_or_harmless(tmp_path_factory):
     row = real.row(FRAMES[0], 1)
 
-    @examples(150)
+    @examples(100)
     @given(st.sampled_from(places_in(row)), st.sampled_from(HOSTILE))
     def check(place, value):
         path = tmp_path_factory.mktemp("row") / "a.aselmdb"
