@@ -193,7 +193,7 @@ def _convert(label: str, key: str, value: Any, source: LabelSource, record: Reco
         ) from error
     if numbers.dtype.kind not in "fiu":
         raise ValueError(
-            f"{record.source}: {label} (key {key!r}) is {str(value)[:200]!r}, not a number; "
+            f"{record.source}: {label} (key {key!r}) is {repr(value)[:200]}, not a number; "
             "correct the value, or name another key"
         )
     numbers = numbers.astype(np.float64, copy=False)
