@@ -37,13 +37,16 @@ def _inspect(arguments: Sequence[str]) -> int:
 def _doctor(arguments: Sequence[str]) -> int:
     from mlip.data.doctor import doctor
 
-    known = ("units", "options", "reference", "output")
+    known = ("units", "options", "reference", "output", "frames")
     (path,), given, flags = _parse("doctor", arguments, "FILE", known, ("--json",))
     units, options = yaml.safe_load(given.get("units", "null")), _reader(given)
     if "reference" in given or "output" in given:
-        from mlip.evaluation.doctor import full_doctor
+        from mlip.evaluation.doctor import FRAMES, full_doctor
 
-        report = full_doctor(path, units, given.get("reference"), given.get("output"), **options)
+        asked = _whole("frames", given.get("frames")) or FRAMES
+        report = full_doctor(
+            path, units, given.get("reference"), given.get("output"), asked, options=options
+        )
     else:
         report = doctor(path, units, **options)
     print(report.to_json() if "--json" in flags else report.to_text())

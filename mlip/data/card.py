@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,12 @@ def list_cards() -> list[DataCard]:
 
 
 def load_frames(card: DataCard | str | Path, split: str) -> list[Frame]:
-    """Return the frames of one split in internal units, checksum and count verified.
+    """Return the frames of one split in internal units; see :func:`iterate_frames`."""
+    return list(iterate_frames(card, split))
+
+
+def iterate_frames(card: DataCard | str | Path, split: str) -> Iterator[Frame]:
+    """Yield the frames of one split in internal units, checksum and count verified.
 
     Args:
         card: A card, its name, or its path.
@@ -133,19 +138,23 @@ def load_frames(card: DataCard | str | Path, split: str) -> list[Frame]:
     path = card.folder / file.path
     if not path.is_file():
         raise FileNotFoundError(f"{path} of data set {card.name!r} is missing; restore the file")
-    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != file.sha256:
+    with path.open("rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    if found != file.sha256:
         raise ValueError(
             f"{path} has SHA-256 {found[:12]}…, but the card of {card.name!r} says "
             f"{file.sha256[:12]}…: the file was changed or is damaged; restore it, or correct the "
             "card when the change is meant"
         )
-    frames = list(read(path, card.fields))
-    if len(frames) != file.frames:
+    count = 0
+    for frame in read(path, card.fields):
+        count += 1
+        yield frame
+    if count != file.frames:
         raise ValueError(
-            f"{path} holds {len(frames)} frames, but the card of {card.name!r} says {file.frames}; "
+            f"{path} holds {count} frames, but the card of {card.name!r} says {file.frames}; "
             "correct the card"
         )
-    return frames
 
 
 def readme_table() -> str:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from mlip.data.digest import Digest
 from mlip.data.findings import Finding, examples
 from mlip.data.frame import Frame
 
 _LEAVE_OUT = "mlip data select INPUT OUTPUT where=converged"
 
 
-def check_converged(frames: Sequence[Frame]) -> list[Finding]:
+def check_converged(frames: Sequence[Frame | Digest]) -> list[Finding]:
     """Find frames whose electronic steps did not converge: their labels are wrong."""
     bad = [f.source for f in frames if "converged" in f.info and not bool(f.info["converged"])]
     if not bad:
@@ -20,7 +21,7 @@ def check_converged(frames: Sequence[Frame]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def check_settings(frames: Sequence[Frame]) -> list[Finding]:
+def check_settings(frames: Sequence[Frame | Digest]) -> list[Finding]:
     """Find calculations whose energies or charges cannot be compared with each other.
 
     Different pseudopotentials of one element and charges of different partitions are errors.
@@ -52,7 +53,7 @@ def check_settings(frames: Sequence[Frame]) -> list[Finding]:
     return findings
 
 
-def _told(frames: Sequence[Frame], key: str) -> dict[str, str]:
+def _told(frames: Sequence[Frame | Digest], key: str) -> dict[str, str]:
     """Return each value of an info key, with the first frame that has it."""
     first: dict[str, str] = {}
     for frame in frames:
@@ -61,7 +62,7 @@ def _told(frames: Sequence[Frame], key: str) -> dict[str, str]:
     return first
 
 
-def _pseudopotentials(frames: Sequence[Frame]) -> dict[str, dict[str, str]]:
+def _pseudopotentials(frames: Sequence[Frame | Digest]) -> dict[str, dict[str, str]]:
     first: dict[str, dict[str, str]] = {}
     for text, source in _told(frames, "pseudopotentials").items():
         for part in text.split("; "):

@@ -1,73 +1,54 @@
-"""Checks of the structures: geometry, close atoms, elements, duplicates."""
+"""Checks of the structures: geometry, close atoms, elements, duplicates, leakage."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
+from mlip.data.digest import Digest, digests, spans
 from mlip.data.findings import Finding, examples, shortened
-from mlip.data.fingerprint import fingerprint
 from mlip.data.frame import Frame
 
 CLOSEST = 0.3
 """Å; two atoms nearer than this are a mistake."""
+_SAME = 1e-7
+_SAME_ENERGY = 1e-4
 
-# A longer search radius means fewer and larger cells, which is many times faster.
-_SEARCH_RADIUS = 2.0
 
-
-def check_geometry(frames: Sequence[Frame]) -> list[Finding]:
+def check_geometry(frames: Iterable[Frame | Digest]) -> list[Finding]:
     """Find positions or cells that are not finite, and periodic directions without a vector."""
+    return shortened([
+        Finding("error", text)
+        for frame in digests(frames)
+        for kind, text in frame.defects
+        if kind == "geometry"
+    ])  # fmt: skip
+
+
+def check_distances(frames: Iterable[Frame | Digest], closest: float = CLOSEST) -> list[Finding]:
+    """Find pairs of atoms, periodic images included, nearer than ``closest`` (Å, below 3.5)."""
     findings = []
-    for frame in frames:
-        atoms = frame.atoms
-        if not np.isfinite(atoms.positions).all():
-            atom = int(np.argmax(~np.isfinite(atoms.positions).all(axis=1)))
-            findings.append(
-                Finding("error", f"{frame.source}: the position of atom {atom} is "
-                        f"{atoms.positions[atom].tolist()}; correct or remove the frame")
-            )  # fmt: skip
-        if not _spans(atoms):
-            findings.append(
-                Finding("error", f"{frame.source}: pbc is {atoms.pbc.tolist()} but the cell "
-                        f"{atoms.cell.array.tolist()} does not span these directions; correct pbc "
-                        "or the cell")
-            )  # fmt: skip
-    return shortened(findings)
-
-
-def check_distances(frames: Iterable[Frame], closest: float = CLOSEST) -> list[Finding]:
-    """Find pairs of atoms, periodic images included, nearer than ``closest`` (Å, below 2)."""
-    from vesin import NeighborList  # imports torch where it is installed: seconds, so only here
-
-    neighbors = NeighborList(cutoff=_SEARCH_RADIUS, full_list=False, n_threads=1)
-    findings = []
-    for frame in frames:
-        if not usable(frame.atoms):
+    for frame in digests(frames):
+        distance, i, j = frame.closest
+        if not distance < closest:
             continue
-        first, second, distance = neighbors.compute(
-            frame.atoms.positions, frame.atoms.cell.array, frame.atoms.pbc.tolist(), "ijd"
-        )
-        if not len(distance) or distance.min() >= closest:
-            continue
-        pair = int(distance.argmin())
-        i, j = int(first[pair]), int(second[pair])
         what = f"atoms {i} and {j}" if i != j else f"atom {i} and its own periodic image"
-        symbols = frame.atoms.symbols
+        symbols = ", ".join(chemical_symbols[number] for number in frame.pair)
         findings.append(
-            Finding("error", f"{frame.source}: {what} ({symbols[i]}, {symbols[j]}) are "
-                    f"{distance[pair]:.3f} Å apart, less than {closest} Å; check the unit of "
-                    "positions and cell, or remove the frame")
+            Finding("error", f"{frame.source}: {what} ({symbols}) are {distance:.3f} Å apart, less "
+                    f"than {closest} Å; check the unit of positions and cell, or remove the frame")
         )  # fmt: skip
     return shortened(findings)
 
 
-def check_elements(frames: Iterable[Frame], elements: Sequence[str]) -> list[Finding]:
+def check_elements(frames: Iterable[Frame | Digest], elements: Sequence[str]) -> list[Finding]:
     """Find elements that a model with the given element list does not know."""
     where: list[str] = []
     unknown: set[str] = set()
     for frame in frames:
-        if new := set(frame.atoms.symbols) - set(elements):
+        symbols = frame.atoms.symbols if isinstance(frame, Frame) else frame.symbols
+        if new := set(symbols) - set(elements):
             unknown |= new
             where.append(frame.source)
     if not unknown:
@@ -82,40 +63,115 @@ def check_elements(frames: Iterable[Frame], elements: Sequence[str]) -> list[Fin
     ]
 
 
-def check_duplicates(splits: Mapping[str, Sequence[Frame]]) -> list[Finding]:
-    """Find equal structures within a split, and the same structure in two splits.
+def check_duplicates(splits: Mapping[str, Iterable[Frame | Digest]]) -> list[Finding]:
+    """Find equal structures within a split and across splits, and copies in another setting.
+
+    Equal structures have the same atoms at the same places, in any order and periodic image.
+    Copies agree in composition, volume, sums over pairs of atoms, and energy if there is one:
+    they are one structure turned, shifted, or in another cell; a mirror image counts as a copy.
 
     Args:
         splits: Frames by the name of their split; one split is allowed.
     """
-    where: dict[bytes, list[tuple[str, str]]] = {}
+    first: dict[bytes, tuple[str, Digest]] = {}
+    again: dict[bytes, list[tuple[str, Digest]]] = {}
     for split, frames in splits.items():
-        for frame in frames:
-            where.setdefault(fingerprint(frame.atoms), []).append((split, frame.source))
-    equal = [places for places in where.values() if len(places) > 1]
-    across = [places for places in equal if len({split for split, _ in places}) > 1]
-    within = [places for places in equal if len({split for split, _ in places}) == 1]
+        for frame in digests(frames):
+            name, place = frame.fingerprint, (split, frame)
+            if name and first.setdefault(name, place) is not place:
+                again.setdefault(name, [first[name]]).append(place)
+    equal, copies = list(again.values()), _copies(list(first.values()))
+    moved = "turned, shifted or in another cell"
+    optimism = "test errors would be too good, keep one copy"
+    weight = "they weigh more than others, keep one copy"
     return [
-        Finding("warning", f"{len(places)} structures {text}: {examples(_pairs(places))}; {remedy}")
-        for places, text, remedy in (
-            (across, "are in more than one split", "test errors would be too good, keep one copy"),
-            (within, "occur more than once", "they weigh more than others, keep one copy"),
+        Finding("warning" if warn else "note", f"{len(places)} structures {text}: "
+                f"{examples(_pairs(places))}; {remedy}")
+        for warn, places, text, remedy in (
+            (True, _across(equal), "are in more than one split", optimism),
+            (True, _within(equal), "occur more than once", weight),
+            (True, _across(copies), f"are in more than one split {moved}", optimism),
+            (False, _within(copies), f"occur {moved}", "they weigh more than others"),
         )
         if places
-    ]
+    ]  # fmt: skip
+
+
+def check_leakage(splits: Mapping[str, Iterable[Frame | Digest]]) -> list[Finding]:
+    """Find materials and trajectories that the source names in more than one split."""
+    findings = []
+    held = {split: digests(frames) for split, frames in splits.items()}
+    for key, what, many in (
+        ("source_id", "material", "materials"), ("trajectory_id", "trajectory", "trajectories"),
+    ):  # fmt: skip
+        names = {
+            split: {str(frame.info[key]) for frame in frames if key in frame.info}
+            for split, frames in held.items()
+        }
+        shared = sorted({
+            name for split in names for other in names if split < other
+            for name in names[split] & names[other]
+        })  # fmt: skip
+        if shared:
+            findings.append(
+                Finding("warning", f"{len(shared)} {many} have frames in more than one split "
+                        f"({examples(shared)}): test errors would be too good; divide with "
+                        f"group={what}")
+            )  # fmt: skip
+    return findings
 
 
 def usable(atoms: Atoms) -> bool:
     """Return whether positions and cell are finite and every periodic direction has a vector."""
-    return bool(np.isfinite(atoms.positions).all()) and _spans(atoms)
+    return bool(np.isfinite(atoms.positions).all()) and spans(atoms)
 
 
-def _spans(atoms: Atoms) -> bool:
-    if not np.isfinite(atoms.cell.array).all():
+def _copies(places: Sequence[tuple[str, Digest]]) -> list[list[tuple[str, Digest]]]:
+    """Return groups of at least two whose invariants and energies per atom agree."""
+    groups: dict[tuple, list[tuple[str, Digest]]] = {}
+    for split, frame in places:
+        if np.isfinite(frame.shape[0]) and frame.shape[0] > 0 and len(frame) > 1:
+            groups.setdefault((frame.formula, frame.info.get("functional")), []).append(
+                (split, frame)
+            )
+    found = []
+    for group in groups.values():
+        group.sort(key=lambda place: place[1].shape)
+        run = group[:1]
+        for place in group[1:]:
+            if _alike(run[-1][1], place[1]):
+                run.append(place)
+                continue
+            found.append(run)
+            run = [place]
+        found.append(run)
+    return [run for run in found if len(run) > 1]
+
+
+def _alike(first: Digest, second: Digest) -> bool:
+    ours, theirs = (
+        (*frame.shape, frame.volume if np.isfinite(frame.volume) else 0.0)
+        for frame in (first, second)
+    )
+    if not np.allclose(ours, theirs, rtol=_SAME, atol=0.0):
         return False
-    periodic = atoms.cell.array[np.asarray(atoms.pbc)]
-    return not len(periodic) or bool(np.linalg.matrix_rank(periodic) == len(periodic))
+    gap = abs(first.energy / len(first) - second.energy / len(second))
+    return not gap > _SAME_ENERGY  # NaN where one has no energy
 
 
-def _pairs(groups: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
-    return [" = ".join(source for _, source in group[:2]) for group in groups]
+def _across(groups: Sequence[Sequence[tuple[str, Digest]]]) -> list[Sequence[tuple[str, Digest]]]:
+    return [group for group in groups if len({split for split, _ in group}) > 1]
+
+
+def _within(groups: Sequence[Sequence[tuple[str, Digest]]]) -> list[Sequence[tuple[str, Digest]]]:
+    return [group for group in groups if len({split for split, _ in group}) == 1]
+
+
+def _pairs(groups: Sequence[Sequence[tuple[str, Digest]]]) -> list[str]:
+    """Return the first two sources of each group, from different splits where there are some."""
+    told = []
+    for group in groups:
+        first = group[0]
+        other = next((place for place in group[1:] if place[0] != first[0]), group[1])
+        told.append(f"{first[1].source} = {other[1].source}")
+    return told

@@ -1,19 +1,22 @@
 """The doctor: every check on a file, a store or a data card, before a GPU starts."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlip.data.card import load_card, load_frames
-from mlip.data.checks import check_splits
+from mlip.data.card import iterate_frames, load_card
+from mlip.data.checks import check_splits, label_counts
 from mlip.data.fields import FieldMap
 from mlip.data.findings import Finding
 from mlip.data.frame import Frame
+from mlip.data.progress import counted
 from mlip.data.readers import read
 from mlip.data.store.reader import Store, is_store
-from mlip.data.store.report import frames_to_check
+from mlip.data.store.report import splits_of
+from mlip.data.survey import Survey
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,13 @@ class Diagnosis:
         source: File or data set.
         frames: Number of frames of each split that could be read.
         findings: Errors, warnings and notes.
+        labels: In how many frames of each split each label is.
     """
 
     source: str
     frames: Mapping[str, int]
     findings: Sequence[Finding]
+    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -39,6 +44,9 @@ class Diagnosis:
         """Return a page for the terminal; its last line is the verdict."""
         held = ", ".join(f"{split} {count} frames" for split, count in self.frames.items())
         lines = [f"{self.source}: {held or 'cannot be read'}"]
+        for split, counts in self.labels.items():
+            told = ", ".join(f"{label} {count}" for label, count in counts.items())
+            lines.append(f"labels of {split}: {told or 'none'}")
         lines += [f"{finding.severity:<8} {finding.message}" for finding in self.findings]
         counts = {
             word: sum(finding.severity == word for finding in self.findings)
@@ -62,7 +70,8 @@ def doctor(
 ) -> Diagnosis:
     """Check a file or a store, or every split of a data set and the splits against each other.
 
-    Bad input is a finding, not an exception.
+    Bad input is a finding, not an exception. Frames are read one at a time; under a kilobyte of
+    each is kept.
 
     Args:
         source: A file, a store, the name of a data set, or the path of a card.
@@ -71,33 +80,90 @@ def doctor(
         elements: Symbols that the model knows, if it is there already.
         options: Options of the reader of a file.
     """
-    splits: Mapping[str, Sequence[Frame]] = {}
+    surveys, findings = survey_source(source, fields, options=options)
+    return diagnose(source, surveys, findings, required, elements)
+
+
+def diagnose(
+    source: str | Path,
+    surveys: Mapping[str, Survey],
+    findings: Sequence[Finding],
+    required: Sequence[str] = ("energy", "forces"),
+    elements: Sequence[str] | None = None,
+) -> Diagnosis:
+    """Return the findings of every check on what a pass over a source told.
+
+    Args:
+        source: Its name, for the report.
+        surveys: By the name of the split.
+        findings: What reading it found.
+        required: Labels without which the data is of no use.
+        elements: Symbols that the model knows, if it is there already.
+    """
+    return Diagnosis(
+        str(source),
+        {split: len(looked.digests) for split, looked in surveys.items()},
+        [*findings, *check_splits(surveys, required, elements)],
+        {split: label_counts(looked.digests) for split, looked in surveys.items()},
+    )
+
+
+def survey_source(
+    source: str | Path,
+    fields: FieldMap | str | Mapping[str, Any] | None,
+    held: int = 64,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Survey], list[Finding]]:
+    """Read a source once, and return what it holds by split, and what reading it found.
+
+    A file that cannot be read to its end is an error; what stands before the damage is looked at.
+
+    Args:
+        source: A file, a store, the name of a data set, or the path of a card.
+        fields: Field map of a file; a card brings its own.
+        held: Frames of each split that are kept to look at closer.
+        options: Options of the reader of a file.
+    """
+    surveys: dict[str, Survey] = {}
     findings: list[Finding] = []
     try:
-        splits, findings = read_splits(source, fields, **options)
+        splits, findings = _splits(source, fields, options or {})
     except (ValueError, FileNotFoundError) as error:
-        findings.append(Finding("error", str(error)))
-    findings += check_splits(splits, required, elements)
-    return Diagnosis(str(source), {k: len(frames) for k, frames in splits.items()}, findings)
+        return {}, [Finding("error", str(error))]
+    for split, frames in splits.items():
+        looked = Survey(held)
+        try:
+            for frame in counted(frames, f"reading {Path(source).name}"):
+                looked.add(frame)
+        except (ValueError, FileNotFoundError) as error:
+            findings.append(Finding("error", str(error)))
+        if looked.digests:
+            surveys[split] = looked
+    return surveys, findings
 
 
-def read_splits(
-    source: str | Path, fields: FieldMap | str | Mapping[str, Any] | None, **options: Any
-) -> tuple[Mapping[str, Sequence[Frame]], list[Finding]]:
-    """Return the frames of a file, a store or a data set by split, and what reading them found.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read.
-    """
+def _splits(
+    source: str | Path,
+    fields: FieldMap | str | Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> tuple[Mapping[str, Iterable[Frame]], list[Finding]]:
+    """Return the frames of a file, a store or a data set by split, none of them read yet."""
     if is_store(source):
-        return frames_to_check(Store(source))
+        store = Store(source)
+        return splits_of(store), list(store.verify())
     path = Path(source)
     folder = path.is_dir() and not (path / "card.yaml").is_file()
     file = path.is_file() or (path.suffix and not path.is_dir())
     if path.name != "card.yaml" and (file or folder):
-        return {"file": list(read(path, fields, **options))}, []
+        return {"file": _once(partial(read, path, fields, **options))}, []
     if options:
         raise ValueError(f"options are for files; the card of {source} says how its files are read")
     card = load_card(source)
-    return {split: load_frames(card, split) for split in card.files}, []
+    if not card.files:
+        next(iterate_frames(card, ""))  # raises, and says how to get them
+    return {split: iterate_frames(card, split) for split in card.files}, []
+
+
+def _once(make: Any) -> Iterator[Frame]:
+    """Open a file when its first frame is asked for."""
+    yield from make()

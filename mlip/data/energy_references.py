@@ -1,6 +1,6 @@
 """Energy of each element, fitted, given or of isolated atoms, that a model adds to its output."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,7 +11,7 @@ from mlip.data.frame import Frame
 from mlip.errors import suggest
 
 _COLUMNS = len(chemical_symbols) + 1  # by atomic number, and the energy
-_CHUNK = 20_000  # rows that are held at once
+_CHUNK = 2_000  # rows that are held at once
 _ISOLATED = 8.0  # Å between an atom and its images, from which on it counts as isolated
 
 
@@ -47,16 +47,31 @@ class EnergyReferences:
 def fit_energy_references(frames: Iterable[Frame]) -> EnergyReferences:
     """Fit one energy an element to the total energies of frames, in float64.
 
-    Minimises the sum over frames of ``(E/N - sum_k x_k e_k)**2`` with ``x_k`` the fraction of
-    element k: every frame weighs the same, whatever its size. Frames without a finite energy are
-    left out.
+    Frames without a finite energy are left out; see :func:`fit_compositions`.
 
     Raises:
         ValueError: If no frame has a finite energy.
     """
+    return _fit(_row(frame) for frame in frames if _has_energy(frame))
+
+
+def fit_compositions(
+    frames: Iterable[tuple[Sequence[tuple[int, int]], float]],
+) -> EnergyReferences:
+    """Fit one energy an element to compositions (atomic number, count) and energies (eV).
+
+    Minimises the sum over frames of ``(E/N - sum_k x_k e_k)**2`` with ``x_k`` the fraction of
+    element k: every frame weighs the same, whatever its size.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    return _fit(_weighed(composition, energy) for composition, energy in frames)
+
+
+def _fit(rows: Iterator[np.ndarray]) -> EnergyReferences:
     reduced: np.ndarray = np.zeros((0, _COLUMNS))
     compositions = 0
-    rows = (_row(frame) for frame in frames if _has_energy(frame))
     while chunk := list(islice(rows, _CHUNK)):
         compositions += len(chunk)
         table = np.concatenate([reduced, np.stack(chunk)])
@@ -171,6 +186,15 @@ def _row(frame: Frame) -> np.ndarray:
     row[:-1] = np.bincount(frame.atoms.numbers, minlength=_COLUMNS - 1) / len(frame)
     row[-1] = float(frame.labels["energy"]) / len(frame)
     return row
+
+
+def _weighed(composition: Sequence[tuple[int, int]], energy: float) -> np.ndarray:
+    row = np.zeros(_COLUMNS)
+    for number, count in composition:
+        row[number] = count
+    size = row.sum()
+    row[-1] = energy
+    return row / size
 
 
 def _note(rank: int, symbols: Sequence[str]) -> str:

@@ -187,10 +187,15 @@ def _order(order: Sequence[str] | None) -> tuple[str, ...] | None:
 
 def _convert(label: str, key: str, value: Any, source: LabelSource, record: Record) -> np.ndarray:
     """Return one label in internal units and the shape of ``mlip.keys.FIELDS``."""
-    numbers = np.asarray(value)
+    try:
+        numbers = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{record.source}: {label} (key {key!r}) has rows of different lengths; correct it"
+        ) from error
     if numbers.dtype.kind not in "fiu":
         raise ValueError(
-            f"{record.source}: {label} (key {key!r}) is {value!r}, not a number; "
+            f"{record.source}: {label} (key {key!r}) is {repr(value)[:200]}, not a number; "
             "correct the value, or name another key"
         )
     numbers = numbers.astype(np.float64, copy=False)

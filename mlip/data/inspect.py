@@ -1,6 +1,7 @@
 """What a file holds, told before any unit is declared."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,11 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from mlip.data.fields import FieldMap, look_alikes
+from mlip.data.fields import VOIGT, FieldMap, look_alikes
+from mlip.data.progress import counted
 from mlip.data.readers import default_fields, format_of, read_records, require_options
 from mlip.data.record import Record
+from mlip.data.thinned import Thinned, Values
+from mlip.keys import FIELDS
 
 _MAX_VALUES = 8
+_MOST_VALUES = 10_000
+_HELD = 8192
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,11 @@ class Inspection:
         elements: Number of frames that hold each element.
         pbc: Number of frames for each periodicity, ``TTF`` for a slab.
         properties: Numeric keys.
-        info: Values of each other info key; the number of values when there are many.
+        info: Values of each other info key; the number of values when there are many, which are
+            counted up to 10,000.
         constrained: Number of frames with fixed atoms.
+        fixed: Number of fixed force components.
+        following: What to type next.
     """
 
     path: str
@@ -66,6 +75,8 @@ class Inspection:
     properties: list[Property]
     info: dict[str, list[str] | int]
     constrained: int
+    fixed: int = 0
+    following: str = ""
 
     def to_json(self) -> str:
         """Return everything as JSON."""
@@ -81,7 +92,9 @@ class Inspection:
             f"periodic  {_counts(self.pbc)}",
         ]
         if self.constrained:
-            lines.append(f"fixed     atoms in {self.constrained} frames (their forces are masked)")
+            lines.append(
+                f"fixed     {self.fixed} force components in {self.constrained} frames (masked)"
+            )
         rows = [("key", "per", "shape", "frames", "min", "max", "read as", "hint")]
         for item in self.properties:
             per = "atom" if item.level == "atom" else "frame"
@@ -90,12 +103,9 @@ class Inspection:
             label = item.read_as or "-"
             rows.append((item.key, per, shape, str(item.frames), *limits, label, item.hint))
         lines += ["", *_table(rows)] if self.properties else ["", "no numeric property"]
-        other = [
-            f"{key}  {values if isinstance(values, int) else ', '.join(values)}"
-            f"{' different values' if isinstance(values, int) else ''}"
-            for key, values in self.info.items()
-        ]
-        return "\n".join([*lines, "", *other]).rstrip() + "\n"
+        other = [f"{key}  {_values(values)}" for key, values in self.info.items()]
+        following = ["", f"next: {self.following}"] if self.following else []
+        return "\n".join([*lines, "", *other, *following]).rstrip() + "\n"
 
 
 def inspect(
@@ -126,22 +136,59 @@ def inspect(
     if fields is None:
         fields = default_fields(file_format)
     tally = _Tally()
-    for record in read_records(path, file_format, **options):
+    records = read_records(path, file_format, **options)
+    for record in counted(records, f"reading {path.name}"):
         tally.add(record)
+    properties = [_property(key, column, fields) for key, column in tally.columns.items()]
     return Inspection(
         path=str(path),
         format=file_format,
-        frames=len(tally.atoms),
-        atoms=(min(tally.atoms), float(np.median(tally.atoms)), max(tally.atoms)),
+        frames=tally.atoms.total(),
+        atoms=(min(tally.atoms), _median(tally.atoms), max(tally.atoms)),
         elements=dict(sorted(tally.elements.items())),
         pbc=dict(tally.pbc),
-        properties=[_property(key, column, fields) for key, column in tally.columns.items()],
+        properties=properties,
         info={
             key: sorted(values) if len(values) <= _MAX_VALUES else len(values)
             for key, values in tally.info.items()
         },
         constrained=tally.constrained,
+        fixed=tally.fixed,
+        following=following_step(str(path), properties),
     )
+
+
+def following_step(path: str, properties: Sequence[Property]) -> str:
+    """Return what to type next: check the labels, declare their units first, or make some."""
+    doctor = f"mlip data doctor {shlex.quote(path)}"
+    if any(item.read_as for item in properties):
+        return doctor
+    seen = {item.key: (item.level, item.shape) for item in properties}
+    likely = {label: look_alikes(label, seen) for label in ("energy", "forces", "stress")}
+    if not any(likely.values()):
+        return f"mlip data label {shlex.quote(path)} OUTPUT.extxyz calculator=NAME  (mlip list)"
+    hints = {item.key: item.hint for item in properties}
+    standard = all(
+        keys == [label] and "is plausible" in hints[label] and "compression" not in hints[label]
+        for label, keys in likely.items()
+        if keys
+    )
+    if standard:
+        return f"{doctor} units=ase"
+    units = ", ".join(
+        f"{label}: {_declaration(label, keys[0], seen[keys[0]][1])}"
+        for label, keys in likely.items()
+        if keys
+    )
+    return f"{doctor} {shlex.quote('units={' + units + '}')}  (with the true units)"
+
+
+def _declaration(label: str, key: str, shape: tuple[int, ...]) -> str:
+    text = f"key: {key}, unit: {FIELDS[label].unit.replace('Å', 'A').replace('³', '^3')}"
+    if label == "stress":
+        text += ", sign: tension_positive"
+        text += f", order: [{', '.join(VOIGT)}]" if shape == (6,) else ""
+    return f"{{{text}}}"
 
 
 @dataclass
@@ -153,8 +200,8 @@ class _Column:
     frames: int = 0
     minimum: float = np.inf
     maximum: float = -np.inf
-    per_atom: list[float] = field(default_factory=list)
-    traces: list[tuple[float, float]] = field(default_factory=list)
+    per_atom: Values = field(default_factory=lambda: Values(_HELD))
+    traces: Thinned[tuple[float, float]] = field(default_factory=lambda: Thinned(_HELD))
 
     def add(self, values: np.ndarray, record: Record) -> None:
         self.frames += 1
@@ -164,41 +211,48 @@ class _Column:
         self.minimum = min(self.minimum, float(finite.min()))
         self.maximum = max(self.maximum, float(finite.max()))
         if self.level == "graph" and values.size == 1:
-            self.per_atom.append(float(values.ravel()[0]) / len(record.atoms))
+            self.per_atom.add([float(values.ravel()[0]) / len(record.atoms)])
         if self.level == "graph" and values.size in (6, 9) and record.atoms.pbc.all():
             # All usual orders of six components begin with xx, yy, zz.
             diagonal = values.ravel()[:3] if values.size == 6 else values.ravel()[::4]
             volume = record.atoms.get_volume() / len(record.atoms)
-            self.traces.append((volume, float(diagonal.mean())))
+            self.traces.add((volume, float(diagonal.mean())))
 
 
 class _Tally:
     """Running figures of a file."""
 
     def __init__(self) -> None:
-        self.atoms: list[int] = []
+        self.atoms: Counter[int] = Counter()
         self.elements: Counter[str] = Counter()
         self.pbc: Counter[str] = Counter()
         self.columns: dict[str, _Column] = {}
         self.info: dict[str, set[str]] = {}
-        self.constrained = 0
+        self.constrained = self.fixed = 0
 
     def add(self, record: Record) -> None:
-        self.atoms.append(len(record.atoms))
+        self.atoms[len(record.atoms)] += 1
         self.elements.update(set(record.atoms.symbols))
         self.pbc["".join("T" if flag else "F" for flag in record.atoms.pbc)] += 1
-        self.constrained += record.constrained is not None
+        if record.constrained is not None:
+            self.constrained += 1
+            self.fixed += int(np.count_nonzero(record.constrained))
         for level, items in (("graph", record.info), ("atom", record.arrays)):
             for key, value in items.items():
                 self._add_value(key, level, value, record)
 
     def _add_value(self, key: str, level: str, value: Any, record: Record) -> None:
-        values = np.asarray(value)
+        try:
+            values = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            values = np.asarray(str(value))
         if values.dtype.kind in "fiu":
             shape = values.shape[1:] if level == "atom" else values.shape
             self.columns.setdefault(key, _Column(level, shape)).add(values, record)
         elif level == "graph":
-            self.info.setdefault(key, set()).add(str(value))
+            values_seen = self.info.setdefault(key, set())
+            if len(values_seen) < _MOST_VALUES:
+                values_seen.add(str(value))
 
 
 def _property(key: str, column: _Column, fields: FieldMap | None) -> Property:
@@ -224,14 +278,14 @@ def _hint(key: str, column: _Column) -> str:
     if not np.isfinite(size):
         return "no finite value"
     if look_alikes("energy", seen):
-        middle = float(np.median(column.per_atom))
+        middle = float(np.median(column.per_atom.array()))
         fits = -20.0 < middle < 5.0
         return f"{middle:.4g} per atom: {'eV is plausible' if fits else 'unit to declare'}"
     if look_alikes("forces", seen):
         return "eV/Å is plausible" if 0.2 < size < 100.0 else "unit to declare (eV/Å? Ha/bohr?)"
     if look_alikes("stress", seen):
         unit = "unit to declare (GPa? kbar? a virial in eV?)"
-        return f"{'eV/Å³ is plausible' if size < 1.0 else unit}; {_sign_hint(column.traces)}"
+        return f"{'eV/Å³ is plausible' if size < 1.0 else unit}; {_sign_hint(list(column.traces))}"
     return ""
 
 
@@ -246,6 +300,20 @@ def _sign_hint(traces: Sequence[tuple[float, float]]) -> str:
         return "sign to declare"
     word = "tension_positive" if correlation > 0 else "compression_positive"
     return f"sign looks {word} (correlation with volume {correlation:+.2f})"
+
+
+def _median(counts: Counter[int]) -> float:
+    sizes = sorted(counts)
+    places = np.cumsum([counts[size] for size in sizes])
+    half = counts.total()
+    low, high = (sizes[int(places.searchsorted(n))] for n in ((half + 1) // 2, half // 2 + 1))
+    return (low + high) / 2
+
+
+def _values(values: Sequence[str] | int) -> str:
+    if not isinstance(values, int):
+        return ", ".join(values)
+    return f"{values}{' or more' if values >= _MOST_VALUES else ''} different values"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -201,7 +201,7 @@ class _Reader:
     def _cut(self, end: int) -> Any:
         try:
             found = self.decode(self.buffer[self.position : end])
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RuntimeError) as error:
             raise self.fail(f"the value is not JSON ({error})") from error
         self.position = end
         return found

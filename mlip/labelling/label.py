@@ -18,10 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlip import config as configs
 from mlip.data.fields import look_alikes
 from mlip.data.frame import Frame
+from mlip.data.journal import Journal
 from mlip.data.readers import read_structures
 from mlip.data.write_extxyz import to_extxyz
 from mlip.keys import FIELDS, LABELS
-from mlip.labelling.journal import Journal
 from mlip.labelling.workers import compute
 
 Structures = Callable[[], Iterator[Frame]]

@@ -1,7 +1,10 @@
 """What a file holds, before units are declared, and the doctor."""
 
+import importlib.util
 import json
 import shutil
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,13 @@ import pytest
 from mlip.data.card import load_card
 from mlip.data.doctor import doctor
 from mlip.data.inspect import inspect
+from mlip.data.readers import read
+from mlip.data.write_extxyz import to_extxyz
+
+spec = importlib.util.spec_from_file_location("real", Path(__file__).parent / "readers" / "real.py")
+real = importlib.util.module_from_spec(spec)
+sys.modules["real"] = real
+spec.loader.exec_module(real)
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 LITHIUM = DATASETS / "mlearn_li" / "train.extxyz.gz"
@@ -51,6 +61,55 @@ def test_a_file_without_properties(tmp_path):
     assert "FFF (1)" in text
 
 
+def test_the_next_step_is_one_that_works(tmp_path, capsys):
+    import shlex
+
+    from mlip.cli import main
+
+    for frame in read(LITHIUM, load_card("mlearn_li").fields):
+        (tmp_path / "ours.extxyz").open("a").write(to_extxyz(frame))
+    (tmp_path / "bare.xyz").write_text("1\n\nLi 0 0 0\n")
+    assert inspect(tmp_path / "bare.xyz").following.startswith("mlip data label ")
+    following = inspect(LITHIUM).following
+    assert "virial_stress_raw, unit: eV/A^3, sign: tension_positive, order: [xx, yy" in following
+    for path in (LITHIUM, tmp_path / "ours.extxyz"):
+        words = shlex.split(inspect(path).following.partition("  (")[0])
+        assert words[:3] == ["mlip", "data", "doctor"]
+        with suppress(SystemExit):  # the raw stress is in kbar: an error of the data, told
+            main(words[1:])
+        assert "241 frames" in capsys.readouterr().out
+    assert words[-1] == "units=ase"
+
+
+def test_fixed_components_and_many_values_are_counted(tmp_path):
+    lines = "".join(
+        f"2\nProperties=species:S:1:pos:R:3:move_mask:L:1 name=n{n} kind={n % 3}\n"
+        f"Li 0 0 {n} F\nLi 0 0 9 T\n"
+        for n in range(10_100)
+    )
+    (tmp_path / "a.xyz").write_text(lines)
+    found = inspect(tmp_path / "a.xyz")
+    assert (found.frames, found.constrained, found.fixed) == (10_100, 10_100, 30_300)
+    assert found.atoms == (2, 2.0, 2)
+    text = found.to_text()
+    assert "fixed     30300 force components in 10100 frames (masked)" in text
+    assert "name  10000 or more different values" in text
+
+
+def test_files_of_public_sets_are_described(tmp_path):
+    frames = real.frames()[8:14]
+    (tmp_path / "mptrj.json").write_text(json.dumps(real.mptrj(frames)))
+    rows = [real.row(frame, n) for n, frame in enumerate(frames, 1)]
+    real.write_aselmdb(tmp_path / "omat.aselmdb", rows)
+    labels = {"energy", "forces", "stress"}
+    for name in ("mptrj.json", "omat.aselmdb"):
+        found = inspect(tmp_path / name)
+        assert found.frames == 6
+        assert {item.read_as.split(" ")[0] for item in found.properties if item.read_as} == labels
+        assert found.following == f"mlip data doctor {tmp_path / name}"
+        assert json.loads(found.to_json())["following"] == found.following
+
+
 def test_bad_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no.xyz does not exist"):
         inspect(tmp_path / "no.xyz")
@@ -62,10 +121,14 @@ def test_the_doctor_passes_the_lithium_data():
     found = doctor("mlearn_li")
     assert found.exit_code == 0
     assert found.frames == {"train": 241, "test": 29}
-    assert not found.findings
-    assert found.to_text() == (
-        "mlearn_li: train 241 frames, test 29 frames\nfit for training (nothing found)\n"
+    copies, _ = found.findings
+    assert copies.message.startswith("3 structures are in more than one split turned, shifted or")
+    assert found.to_text().startswith(
+        "mlearn_li: train 241 frames, test 29 frames\n"
+        "labels of train: energy 241, forces 241, stress 241\n"
+        "labels of test: energy 29, forces 29, stress 29\nwarning  3 structures"
     )
+    assert found.to_text().endswith("fit for training (1 warning, 1 note)\n")
 
 
 def test_the_doctor_tells_bad_input_instead_of_raising(tmp_path):
@@ -103,6 +166,6 @@ def test_the_doctor_finds_a_frame_in_two_splits(tmp_path):
     (folder / "card.yaml").write_text(yaml.safe_dump(card))
     found = doctor(folder)
     assert found.exit_code == 0
-    (finding,) = found.findings
-    assert "29 structures are in more than one split" in finding.message
-    assert "fit for training (1 warning)" in found.to_text()
+    finding = found.findings[0]
+    assert "29 structures are in more than one split: " in finding.message
+    assert "fit for training (" in found.to_text()

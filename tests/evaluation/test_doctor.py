@@ -8,7 +8,8 @@ from ase.calculators.emt import EMT
 from mlip.cli import main
 from mlip.data.frame import Frame
 from mlip.data.write_extxyz import to_extxyz
-from mlip.evaluation.reference_check import check_reference
+from mlip.evaluation.reference_check import check_reference, known_frames
+from mlip.evaluation.reference_run import predict
 from mlip.units import to_internal
 
 
@@ -50,6 +51,7 @@ SPOILT = {
     "pressure": ("stress", lambda x: -x, "compression_positive"),
     "kbar": ("stress", lambda x: x / to_internal("stress", "kbar"), "looks like kbar"),
     "gpa": ("stress", lambda x: x / to_internal("stress", "GPa"), "looks like GPa"),
+    "energy": ("energy", lambda x: x * 23.0605, "energy is 23.1 times that of EMT"),
     "order": ("stress", swap, "looks like xy, yz, xz; correct units.stress.order"),
     "shuffled": ("forces", lambda x: np.roll(x, 1, axis=0) ** 2, "do not follow"),
 }
@@ -58,18 +60,19 @@ SPOILT = {
 @pytest.mark.parametrize("case", SPOILT)
 def test_spoilt_labels_are_found(case, frames):
     label, change, message = SPOILT[case]
-    found = check_reference(spoilt(frames, label, change), EMT(), "EMT")
+    found = check_reference(predict(EMT(), spoilt(frames, label, change), "EMT"))
     assert any(message in f.message for f in found if f.severity != "note"), found
 
 
 def test_sound_labels_give_notes_only(frames):
-    found = check_reference(frames, EMT(), "EMT")
-    assert [f.severity for f in found] == ["note", "note"]
-    assert "correlation with EMT +1.00" in found[0].message
+    found = check_reference(predict(EMT(), frames, "EMT"))
+    assert [f.severity for f in found] == ["note", "note", "note"]
+    assert all("correlation with EMT +1.00" in f.message for f in found)
 
 
 def test_unknown_elements_are_told(frames):
-    (found,) = check_reference(frames, EMT(), "EMT", elements=["Li"])
+    assert known_frames(frames, ["Cu"]) == frames
+    (found,) = check_reference(predict(EMT(), known_frames(frames, ["Li"]), "EMT"))
     assert "knows the elements of none" in found.message
 
 
@@ -84,7 +87,7 @@ def test_the_verb_and_its_page(frames, tmp_path, capsys):
     page = (tmp_path / "page" / "doctor.html").read_text()
     for text in ("not fit for training", "opposite sign", "pressure (GPa)", "atoms in a frame"):
         assert text in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 9
 
 
 def test_a_page_of_a_file_that_cannot_be_read(tmp_path):

@@ -14,8 +14,8 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
 from mlip.cli import main
+from mlip.data.journal import Journal
 from mlip.data.readers import read
-from mlip.labelling.journal import Journal
 from mlip.labelling.label import label
 
 EMT_CONFIG = {"build": {"_target_": "ase.calculators.emt.EMT"}, "card": {"functional": "EMT"}}
@@ -108,7 +108,9 @@ def test_kill_and_resume(copper, tmp_path):
     frames = list(read(output, "ase"))
     assert [frame.info["input_frame"] for frame in frames] == list(range(len(big)))
     once = list(read(whole.output, "ase"))
-    assert float(frames[40].labels["energy"]) == float(once[1].labels["energy"])
+    # Another worker's neighbour list may add the same terms in another order.
+    energy = float(once[1].labels["energy"])
+    assert float(frames[40].labels["energy"]) == pytest.approx(energy, rel=1e-12)
 
 
 def test_the_journal_of_another_job_is_refused(tmp_path):

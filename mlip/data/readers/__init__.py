@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+from ase.io.formats import filetype, ioformats
 
 from mlip.data.fields import ASE, HOW_TO_DECLARE, FieldMap, look_alikes
 from mlip.data.frame import Frame
@@ -191,20 +191,31 @@ def read_records(path: Path, file_format: str, **options: Any) -> Iterator[Recor
         records = formats()[file_format].read(path, **options)
     else:
         records = read_ase(path, file_format)
-    number = 0
-    try:
-        for record in records:
-            yield record
-            number += 1
-    except (ValueError, LookupError, TypeError, ArithmeticError, OSError, EOFError) as error:
-        if isinstance(error, ValueError) and str(path) in str(error):
-            raise
-        raise ValueError(
-            f"{path}#{number} cannot be read ({type(error).__name__}: {error}); the file is "
-            "truncated or damaged: fetch or write it again"
-        ) from error
-    if number == 0:
+    empty = True
+    for record in _named(path, records):
+        empty = False
+        yield record
+    if empty:
         raise ValueError(f"{path} holds no structure; name a file with at least one frame")
+
+
+def _named(path: Path, records: Iterator[Record]) -> Iterator[Record]:
+    """Yield the records; whatever a hostile file makes a reader raise names the file and record."""
+    index = 0
+    while True:
+        try:
+            record = next(records, None)
+        except Exception as error:
+            if isinstance(error, ValueError | FileNotFoundError) and str(path) in str(error):
+                raise
+            raise ValueError(
+                f"{path}#{index} cannot be read ({type(error).__name__}: {str(error)[:200]}); the "
+                "file is damaged or of another format: fetch or write it again"
+            ) from error
+        if record is None:
+            return
+        yield record
+        index += 1
 
 
 def format_of(path: Path) -> str:
@@ -298,7 +309,7 @@ def _refuse_pickle(path: Path) -> None:
 def _guess(path: Path) -> str:
     try:
         found = filetype(str(path))
-    except (UnknownFileTypeError, OSError, EOFError) as error:
+    except Exception as error:  # each of ASE's formats looks at the file in its own way
         raise ValueError(f"{path}: the format is not known ({error}); {_KNOWN}") from error
     if found not in ioformats or not ioformats[found].can_read:
         raise ValueError(f"{path}: the format {found!r} is not known; {_KNOWN}")
@@ -352,8 +363,12 @@ def _note_keys(record: Record, seen: dict[str, tuple[str, tuple[int, ...]]]) -> 
             value = values[key]
             if isinstance(value, str):
                 continue
-            if np.asarray(value).dtype.kind in "fiu":
-                seen[key] = level, np.shape(value)[1:] if level == "atom" else np.shape(value)
+            try:
+                numbers = np.asarray(value)
+            except ValueError:  # rows of different lengths; an error if it is to be a label
+                continue
+            if numbers.dtype.kind in "fiu":
+                seen[key] = level, numbers.shape[1:] if level == "atom" else numbers.shape
 
 
 def _require_declared(path: Path, seen: dict[str, tuple[str, tuple[int, ...]]]) -> None:

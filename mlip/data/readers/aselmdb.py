@@ -1,7 +1,6 @@
 """OMat24, sAlex and other ``.aselmdb`` files or folders of them, read without ASE's database."""
 
 import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from isal import isal_zlib
 
 from mlip.data.bare_atoms import bare_atoms
 from mlip.data.fields import ASE
-from mlip.data.json_stream import IGZIP_ERROR
+from mlip.data.json_stream import IGZIP_ERROR, LARGEST
 from mlip.data.json_values import OBJECT, array_of, lazy, members, plain
 from mlip.data.readers.ase_files import fixed_components
 from mlip.data.readers.format import Format, Part
+from mlip.data.readers.lmdb_pages import check_pages
 from mlip.data.record import Record
 from mlip.keys import FIELDS
 
@@ -111,6 +111,7 @@ def _rows(path: Path, first: int, last: int, data: bool | Sequence[str]) -> Iter
 
 
 def _open(path: Path) -> lmdb.Environment:
+    check_pages(path)
     try:
         return lmdb.open(
             str(path), subdir=False, readonly=True, lock=False, meminit=False, max_spare_txns=1
@@ -137,10 +138,19 @@ def _ids(path: Path, transaction: Any, first: int = 1, last: int = sys.maxsize) 
     return [number for number in range(first, min(following, last + 1)) if number not in gone]
 
 
+def _unpacked(value: Any) -> bytes:
+    unpacking = isal_zlib.decompressobj()
+    text = unpacking.decompress(value, LARGEST)
+    if not unpacking.eof:
+        what = "it has too many bytes" if unpacking.unconsumed_tail else "it is incomplete"
+        raise ValueError(what)
+    return text
+
+
 def _decode(value: Any, source: str) -> Any:
     try:
-        return lazy(isal_zlib.decompress(value))
-    except (IGZIP_ERROR, ValueError, RecursionError) as error:
+        return lazy(_unpacked(value))
+    except (IGZIP_ERROR, ValueError, RuntimeError) as error:
         raise ValueError(f"{source} cannot be decoded ({error}); {_REPAIR}") from error
 
 
@@ -156,7 +166,15 @@ def _record(row: Any, source: str, number: int, data: bool | Sequence[str]) -> R
             array_of(row["pbc"]) if "pbc" in row else np.zeros(3, bool),
         )
         return _labelled(row, atoms, source, number, data)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
         raise ValueError(
             f"{source} is not a row of an ASE database ({type(error).__name__}: {error}); {_REPAIR}"
         ) from error
@@ -210,7 +228,7 @@ def _metadata(path: Path) -> np.ndarray | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return np.asarray(archive["natoms"])
-    except (OSError, KeyError, ValueError, EOFError, zlib.error) as error:
+    except Exception as error:  # a damaged archive or header fails in many ways
         raise ValueError(f"{path} has no readable array natoms ({error}); {_REPAIR}") from error
 
 

@@ -52,7 +52,7 @@ def _numbers(system: Path) -> np.ndarray:
             f"{names_file} is missing, so that the elements of {system} are unknown; write it, one "
             "symbol for each type"
         )
-    names = names_file.read_text(encoding="utf-8").split()
+    names = names_file.read_text(encoding="utf-8", errors="replace").split()
     for name in names:
         if name not in atomic_numbers:
             raise ValueError(f"{names_file}: {name!r} is no element{suggest(name, atomic_numbers)}")
@@ -88,8 +88,8 @@ def _table(path: Path) -> np.ndarray | None:
         return None
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); {_REPAIR}") from error
+    except Exception as error:  # a damaged header fails in NumPy's parser in many ways
+        raise ValueError(f"{path} cannot be read ({str(error)[:200]}); {_REPAIR}") from error
 
 
 def _require_shape(path: Path, table: np.ndarray | None, frames: int, size: int) -> None:

@@ -24,6 +24,8 @@ _TOKEN = re.compile(
     r"""|[^\s"'{}\[\]\\])+"""
 )
 _DEFAULT_PROPERTIES = "species:S:1:pos:R:3"
+LONGEST = 2**25
+"""Characters; a longer line is refused, so that a damaged file cannot fill the memory."""
 _DAMAGE = (OSError, EOFError, LZMAError, ZlibError, UnicodeDecodeError)
 _REPAIR = "the file is truncated or damaged: fetch or write it again"
 
@@ -108,13 +110,15 @@ class _Lines:
     def next(self) -> str | None:
         """Return the next line, None at the end of the file."""
         try:
-            line = self.handle.readline()
+            line = self.handle.readline(LONGEST)
         except _DAMAGE as error:
             self.number += 1
             raise self.fail(f"cannot be read ({error}); {_REPAIR}") from error
         if not line:
             return None
         self.number += 1
+        if len(line) == LONGEST:
+            raise self.fail(f"the line has {LONGEST} characters or more; {_REPAIR}")
         return line
 
     def next_header(self) -> int | None:
@@ -197,6 +201,8 @@ def _parse_columns(lines: _Lines, text: str) -> list[tuple[str, str, int]]:
     try:
         if len(parts) % 3:
             raise ValueError("it is not a list of name:type:columns")
+        if any(len(count) > 4 for count in parts[2::3]):  # ASE would count up to it
+            raise ValueError("it names more than 9999 columns")
         properties, names, _, _ = parse_properties(text)
         if len(names) != len(properties):
             raise ValueError("it names a property twice")

@@ -122,7 +122,7 @@ def _record(path: Path, keys: tuple[Any, ...], value: Any, energy: str) -> Recor
 def _array(held: dict[str, Any], key: str, source: str) -> np.ndarray:
     try:
         return array_of(held[key])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{source}: {key} is not an array of numbers ({error}); correct or remove the record"
         ) from error

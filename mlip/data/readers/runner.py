@@ -11,6 +11,7 @@ from ase.data import atomic_numbers
 
 from mlip.data.fields import FieldMap, LabelSource
 from mlip.data.json_stream import DAMAGE, open_plain
+from mlip.data.readers.extxyz import LONGEST
 from mlip.data.readers.format import Format
 from mlip.data.record import Record
 from mlip.errors import suggest
@@ -118,7 +119,7 @@ def _lines(path: Path, handle: TextIOWrapper) -> Iterator[tuple[int, list[str]]]
     number = 0
     while True:
         try:
-            line = handle.readline()
+            line = handle.readline(LONGEST)
         except (*DAMAGE, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{path} (line {number + 1}): cannot be read ({error}); {_REPAIR}"
@@ -126,6 +127,8 @@ def _lines(path: Path, handle: TextIOWrapper) -> Iterator[tuple[int, list[str]]]
         if not line:
             return
         number += 1
+        if len(line) == LONGEST:
+            raise ValueError(f"{path} (line {number}): the line is too long; {_REPAIR}")
         if words := line.split():
             yield number, words
 
@@ -137,7 +140,9 @@ def _exactly(words: list[str], count: int) -> list[str]:
 
 
 def _claims(path: Path, head: bytes) -> bool:
-    return head.startswith((b"begincomment", b"beginlattice", b"beginatom"))
+    # By its name too: ASE's reader of this format takes a damaged block for none at all.
+    named = path.is_file() and path.name.startswith("input.data")
+    return named or head.startswith((b"begincomment", b"beginlattice", b"beginatom"))
 
 
 FORMAT = Format("runner", read_runner, _FIELDS, _claims)

@@ -1,19 +1,15 @@
 """What a store holds, and what is wrong with it, told in the words of inspect and doctor."""
 
-from collections.abc import Sequence
+import shlex
 from pathlib import Path
 
 import numpy as np
 
-from mlip.data.findings import Finding
-from mlip.data.frame import Frame
 from mlip.data.inspect import Inspection, Property
 from mlip.data.store.reader import Store
 from mlip.data.store.shard import Shard
+from mlip.data.store.view import StoreView
 from mlip.keys import FIELDS
-
-CHECKED = 20_000
-"""Frames that the doctor reads, spread evenly; checksums cover all."""
 
 
 def inspect_store(path: str | Path) -> Inspection:
@@ -44,27 +40,17 @@ def inspect_store(path: str | Path) -> Inspection:
             "edges per atom": [f"{manifest.edges / max(manifest.atoms, 1):.1f}"],
         },
         constrained=0,
+        following=f"mlip data doctor {shlex.quote(str(path))}",
     )
 
 
-def frames_to_check(store: Store) -> tuple[dict[str, Sequence[Frame]], list[Finding]]:
-    """Return the frames of each split that the doctor looks at, and what the checksums say."""
-    findings = list(store.verify())
-    chosen = np.arange(len(store))
-    if len(store) > CHECKED:
-        chosen = np.linspace(0, len(store) - 1, CHECKED).astype(int)
-        findings.append(
-            Finding("note", f"{CHECKED:,} of {len(store):,} frames were looked at, spread evenly")
-        )
-        if bad := store.manifest.told.get("converged", {}).get("False"):
-            findings.append(
-                Finding("error", f"the electronic steps of {bad:,} frames did not converge; leave "
-                        "them out with mlip data select INPUT OUTPUT where=converged, and convert")
-            )  # fmt: skip
-    splits: dict[str, list[Frame]] = {}
-    for index in chosen.tolist():
-        splits.setdefault(str(store.splits[index]) or "store", []).append(store[index])
-    return dict(splits), findings
+def splits_of(store: Store) -> dict[str, StoreView]:
+    """Return the frames of each split of a store, made when asked for; "store" where unnamed."""
+    names = np.asarray(store.splits)
+    return {
+        str(name) or "store": StoreView(store, np.flatnonzero(names == name))
+        for name in sorted(set(names.tolist()))
+    }
 
 
 def _shards(store: Store) -> list[Shard]:

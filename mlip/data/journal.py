@@ -1,4 +1,4 @@
-"""The journal of a labelling: one line a frame, on the disk before the next one starts."""
+"""The journal of a long work: one line a frame, on the disk before the next one starts."""
 
 import json
 import os
@@ -69,7 +69,7 @@ class Journal:
         if (found := self._parse(first)) != job:
             differ = sorted(key for key in {*found, *job} if found.get(key) != job.get(key))
             raise ValueError(
-                f"{self.path} is from another labelling ({', '.join(differ)} differ): remove it, "
+                f"{self.path} is from other work ({', '.join(differ)} differ): remove it, "
                 "or name another output"
             )
         offset = self._file.tell()
