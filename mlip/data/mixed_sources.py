@@ -1,16 +1,19 @@
 """Training on several sources at once: their frames, and the alignment of their energies."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mlip.data.alignment import Alignment, align, require_one_kind
+from mlip.data.corrections import remove
 from mlip.data.frame import Frame
 from mlip.data.mixture import Mixture, Part, seen
 from mlip.data.sources import Splits, from_card, from_files, from_store
 from mlip.data.store.reader import is_store
-from mlip.data.store.view import sample
+from mlip.data.store.view import StoreView, sample
 from mlip.errors import suggest
 
+_OURS = ("path", "card", "weight", "remove_corrections")
 _FITTED = 20_000  # frames of each source that an alignment looks at
 _OF_CARD = ("val_fraction", "stratify", "group")
 _OF_STORE = ("val_fraction", "test_fraction", "group")
@@ -34,8 +37,9 @@ def from_mixture(
 
     Args:
         sources: By name: ``{path: FILE or STORE, units: …}`` or ``{card: NAME}``, and ``weight``,
-            how often an epoch sees its frames, or an option of that kind of source (``group``,
-            ``val_fraction``, …).
+            how often an epoch sees its frames, ``remove_corrections: MP2020`` (or OMat24), which
+            takes these out of the energies of a file or card (:mod:`mlip.data.corrections`), or an
+            option of that kind of source (``group``, ``val_fraction``, …).
         reference: Source whose energies stay; None takes the one with most training frames.
         aligned: False leaves all energies as they are, for sources of one level of theory.
         val_fraction: Share held out for validation, of sources that do not say.
@@ -53,7 +57,7 @@ def from_mixture(
             "{omat: {path: STORE}, mine: {path: FILE, units: ase}}"
         )
     common = {"val_fraction": val_fraction, "test_fraction": test_fraction, "group": group}
-    found = {name: _load(name, entry, common, seed) for name, entry in sources.items()}
+    found = {name: _uncorrected(name, entry, common, seed) for name, entry in sources.items()}
     train = {name: sample(splits.train, _FITTED) for name, splits in found.items()}
     weights = {name: entry.get("weight", 1.0) for name, entry in sources.items()}
     alignment = _aligned(found, train, reference) if aligned else None
@@ -81,6 +85,22 @@ def from_mixture(
     )
 
 
+def _uncorrected(
+    name: str, entry: Mapping[str, Any], common: Mapping[str, Any], seed: int
+) -> Splits:
+    splits = _load(name, entry, common, seed)
+    kind = entry.get("remove_corrections")
+    if kind is None:
+        return splits
+    if isinstance(splits.train, StoreView):
+        raise ValueError(
+            f"data.sources.{name}.remove_corrections is {kind!r}, but its energies are stored: "
+            "convert the uncorrected energies to a store (of MPtrj the default)"
+        )
+    parts = {split: getattr(splits, split) for split in ("train", "val", "test")}
+    return replace(splits, **{k: [remove(f, kind) for f in frames] for k, frames in parts.items()})
+
+
 def _load(name: str, entry: Mapping[str, Any], common: Mapping[str, Any], seed: int) -> Splits:
     kinds = [key for key in ("path", "card") if key in entry]
     if len(kinds) != 1:
@@ -91,11 +111,11 @@ def _load(name: str, entry: Mapping[str, Any], common: Mapping[str, Any], seed: 
     place = entry[kinds[0]]
     store = kinds == ["path"] and is_store(place)
     known = _OF_CARD if kinds == ["card"] else _OF_STORE if store else _OF_FILE
-    given = {key: value for key, value in entry.items() if key not in ("path", "card", "weight")}
+    given = {key: value for key, value in entry.items() if key not in _OURS}
     for key in given:
         if key not in known:
             raise ValueError(
-                f"data.sources.{name} has no option {key!r}{suggest(key, ['weight', *known])}"
+                f"data.sources.{name} has no option {key!r}{suggest(key, [*_OURS[2:], *known])}"
             )
     options = {**{key: value for key, value in common.items() if key in known}, **given}
     if kinds == ["card"]:
