@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import yaml
 
+from mlip.data.findings import examples
 from mlip.data.readers import reader_options
 from mlip.data.store.convert import convert
 from mlip.data.store.layout import Layout
+from mlip.data.store.tasks import left_out
 from mlip.errors import suggest
 
 HELP = """mlip data convert INPUT OUTPUT [units=ase] [workers=N] [cutoff=5.0] [neighbors=true]
@@ -47,6 +49,8 @@ def cli_convert(arguments: Sequence[str]) -> int:
         progress=True,
     )
     held = store.manifest
+    if others := left_out(paths[0]):
+        print(f"left out, of no known format: {examples(others)}")  # noqa: T201
     labels = ", ".join(held.labels)
     print(  # noqa: T201
         f"{store.folder}: {held.frames:,} frames, {held.atoms:,} atoms, {held.edges:,} edges "

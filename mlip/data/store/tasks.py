@@ -93,6 +93,14 @@ def _files(folder: Path) -> list[Path]:
     return [folder]
 
 
+def left_out(given: str | Path) -> list[str]:
+    """Return the names of the files of a folder that are of no known format."""
+    path = Path(given)
+    if not path.is_dir() or (path / "card.yaml").is_file() or _files(path) == [path]:
+        return []
+    return files_of(path)[1]
+
+
 def origin_of(given: str | Path, sources: list[Source]) -> dict[str, Any]:
     """Return what identifies an input, so that a conversion goes on with the same one only."""
     fields = sources[0].fields
