@@ -2,6 +2,7 @@
 
 import csv
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,28 @@ class SaveBest(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the best of the interrupted run."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
+
+class SaveState(Callback):
+    """Writes the resumable state within an epoch, for a training that may be killed at any time.
+
+    Args:
+        path: The state, which is also written at the end of each epoch.
+        minutes: Time between two of them; 0 writes it at every step.
+    """
+
+    def __init__(self, path: Path, minutes: float) -> None:
+        self.path, self.minutes = path, minutes
+        self._last = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time; the end of an epoch is not ours."""
+        due = time.monotonic() - self._last >= 60 * self.minutes
+        if due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            trainer.save_checkpoint(self.path)
+            self._last = time.monotonic()
 
 
 class History(Callback):

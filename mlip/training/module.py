@@ -1,6 +1,6 @@
 """The Lightning module: one step, validation with averaged weights, optimiser and schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import lightning
@@ -46,8 +46,8 @@ class TrainingModule(lightning.LightningModule):
             self.averaged.requires_grad_(False)
         self._optimizer = optimizer
         self._schedule = schedule
-        self._followed = 0
         self._errors = RunningErrors()
+        self._sums: dict[str, Tensor] = {}
 
     @property
     def best_guess(self) -> Potential:
@@ -58,16 +58,34 @@ class TrainingModule(lightning.LightningModule):
         """Return the loss of one batch."""
         outputs = self.potential(batch, outputs=self.loss.names, differentiable=True)
         total, parts = self.loss(outputs, batch)
-        size = batch.cell.shape[0]
-        self.log("train/loss", total, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
-        for name, value in parts.items():
-            self.log(f"train/{name}_loss", value, on_step=False, on_epoch=True, batch_size=size)
+        self._add({"loss": total, **{f"{name}_loss": value for name, value in parts.items()}},
+                  batch.cell.shape[0])  # fmt: skip
+        if self.trainer.is_last_batch:
+            frames = self._sums.pop("frames")
+            for name, value in self._sums.items():
+                self.log(f"train/{name}", value / frames, on_step=False, on_epoch=True)
+            self._sums = {}
         return total
 
-    def on_train_batch_end(self, outputs: Any, batch: AtomGraph, batch_idx: int) -> None:
-        """Let the average follow the weights."""
-        if self.averaged is not None and self.global_step > self._followed:
-            self._followed = self.global_step
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the training errors of the epoch so far, for a state that is saved within it."""
+        checkpoint["train_sums"] = dict(self._sums)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the training errors of the epoch."""
+        sums = checkpoint.get("train_sums", {})
+        self._sums = {name: value.to(self.device) for name, value in sums.items()}
+
+    def _add(self, values: Mapping[str, Tensor], frames: int) -> None:
+        """Add to the sums over the frames of an epoch, without waiting for the device."""
+        weighted = {name: value.detach().double() * frames for name, value in values.items()}
+        for name, value in {**weighted, "frames": values["loss"].new_tensor(frames)}.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take a step and let the average follow, before anything can save the state."""
+        super().optimizer_step(*args, **kwargs)
+        if self.averaged is not None:
             self.averaged.update_parameters(self.potential)
 
     def validation_step(self, batch: AtomGraph, _: int) -> None:

@@ -23,7 +23,14 @@ from mlip.data.store.view import sample
 from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.run_report import write_run_report
 from mlip.evaluation.terminal import print_errors
-from mlip.training.callbacks import AtomicCheckpointIO, History, ProgressBar, SaveBest, read_history
+from mlip.training.callbacks import (
+    AtomicCheckpointIO,
+    History,
+    ProgressBar,
+    SaveBest,
+    SaveState,
+    read_history,
+)
 from mlip.training.module import TrainingModule
 from mlip.training.setup import CHECKED, Setup, prepare
 
@@ -123,7 +130,7 @@ def _resolved(config: DictConfig) -> str:
 def _comparable(text: str) -> dict[str, Any]:
     """What must agree for a run to go on: all but where it runs and how its model was given."""
     content: dict[str, Any] = yaml.safe_load(text)
-    ignored = ["output", "threads", *(["model"] if content.get("start") else [])]
+    ignored = ["output", "threads", "save_minutes", *(["model"] if content.get("start") else [])]
     return {key: value for key, value in content.items() if key not in ignored}
 
 
@@ -134,6 +141,9 @@ def _check_trainer(config: DictConfig) -> None:
     patience, decay = config.patience, config.ema_decay
     if patience is not None and (not isinstance(patience, int) or patience < 1):
         raise ValueError(f"patience is {patience!r}: give epochs, from 1, or null for no limit")
+    minutes = config.save_minutes
+    if minutes is not None and (not isinstance(minutes, int | float) or minutes < 0):
+        raise ValueError(f"save_minutes is {minutes!r}: give minutes, or null for epochs only")
     if not isinstance(decay, int | float) or not 0 <= decay < 1:
         raise ValueError(f"ema_decay is {decay!r}: give a number from 0 (off) to below 1")
     if devices != 1:
@@ -160,6 +170,8 @@ def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trai
         ),
         ProgressBar(),
     ]
+    if config.save_minutes is not None and config.data.get("batch"):
+        callbacks.append(SaveState(folder / STATE, config.save_minutes))
     if config.patience is not None:
         callbacks.append(EarlyStopping(config.monitor, patience=config.patience))
     return instantiate(

@@ -1,5 +1,6 @@
 """Training from a store: the same graphs as from frames, lazily, in workers, by budget."""
 
+import csv
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mlip.data.loader import StoreGraphs, average_neighbors, batches, force_scale, to_graphs
 from mlip.data.sources import from_store
@@ -142,3 +145,48 @@ def test_a_training_from_a_store_resumes_after_a_kill(lithium, tmp_path):
     assert result.returncode == 0, result.stderr
     rows = [(folder / "metrics.csv").read_text().splitlines() for folder in (straight, killed)]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.mace
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_kill_in_mid_epoch_changes_nothing(lithium, tmp_path, workers):
+    options = [
+        "data.batch={edges: 3000}",
+        f"data.workers={workers}",
+        "resume=auto",
+        "trainer.max_epochs=2",
+        "save_minutes=0",
+    ]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    run = {"cwd": ROOT, "capture_output": True, "text": True, "check": False}
+    result = subprocess.run(train(lithium, straight, *options), **run)
+    assert result.returncode == 0, result.stderr
+    process = subprocess.Popen(
+        train(lithium, killed, *options), cwd=ROOT, stdout=subprocess.DEVNULL, process_group=0
+    )
+    while (place := position(killed / "last.ckpt")) is None or place < (0, 5):
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    _, batch = position(killed / "last.ckpt")
+    assert batch > 0, "the state is not one within an epoch"
+    result = subprocess.run(train(lithium, killed, *options), **run)
+    assert result.returncode == 0, result.stderr
+    one, two = (load_file(folder / "last.safetensors") for folder in (straight, killed))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    rows = [
+        list(csv.DictReader((f / "metrics.csv").read_text().splitlines()))
+        for f in (straight, killed)
+    ]
+    assert rows[0] == rows[1]
+
+
+def position(path):
+    """Epoch and batch of a state, None while there is none."""
+    if not path.exists():
+        return None
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    (loader,) = state["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    return loader["epoch"], loader["position"]
