@@ -8,6 +8,20 @@ class UnsupportedElementError(ValueError):
     """A structure holds elements that the potential was not trained on."""
 
 
+class StructureError(ValueError):
+    """A structure of a batch that cannot be computed.
+
+    Args:
+        index: Which one, counted from 0.
+        problem: What is wrong with it and what to do.
+    """
+
+    def __init__(self, index: int, problem: str) -> None:
+        super().__init__(f"structure {index}: {problem}")
+        self.index = index
+        self.problem = problem
+
+
 class DivergedError(RuntimeError):
     """A training whose errors are no longer numbers."""
 

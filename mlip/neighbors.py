@@ -40,6 +40,23 @@ def neighbor_list(
     return np.stack([sender, receiver])[:, order], shift[order], pair[order]
 
 
+def pair_list(
+    positions: Float[np.ndarray, "atoms 3"],
+    cell: Float[np.ndarray, "3 3"],
+    pbc: Bool[np.ndarray, "3"],
+    r_max: float,
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Int[np.ndarray, "pairs 3"]]:
+    """Return every pair closer than ``r_max`` once: first and second atom, and the cell shift.
+
+    The vector of a pair is ``positions[second] - positions[first] + shift @ cell``, in Å; an atom
+    and its own image are a pair too. Arguments as for :func:`neighbor_list`.
+
+    Raises:
+        ValueError: As there.
+    """
+    return _checked_pairs(positions, cell, pbc, r_max)
+
+
 def count_edges(
     positions: Float[np.ndarray, "atoms 3"],
     cell: Float[np.ndarray, "3 3"],

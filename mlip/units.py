@@ -14,6 +14,8 @@ GPA_PER_EV_A3 = _EV * 1e30 * 1e-9
 """1 eV/Å³ in GPa."""
 J_M2_PER_EV_A2 = _EV * 1e20
 """1 eV/Å² in J/m²."""
+COULOMB = _EV / (4 * constants.pi * constants.epsilon_0) * 1e10
+"""Coulomb's constant, eV Å/e² (14.399645…, CODATA as scipy has it)."""
 
 _FACTORS: dict[str, dict[str, float]] = {
     "energy": {

@@ -9,10 +9,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, CalculatorError, all_changes
 
+from mlip.calculators.charge import CHARGE_KEYS, stated_charge
 from mlip.errors import suggest
 
 METHODS = ("GFN2-xTB", "GFN1-xTB")
-CHARGE_KEYS = ("total_charge", "charge")
 MULTIPLICITY_KEYS = ("multiplicity", "spin_multiplicity")
 
 
@@ -119,18 +119,13 @@ def total_charge(atoms: Atoms, default: int | None = None) -> int:
     Raises:
         ValueError: If neither says it, or it is not a whole number.
     """
-    stated = next((atoms.info[key] for key in CHARGE_KEYS if key in atoms.info), default)
-    if stated is None:
-        raise ValueError(
-            f"{atoms.get_chemical_formula()} states no total charge: put total_charge (e) in its "
-            "info, or give calculator.build.charge=0 when every structure is neutral"
-        )
-    if abs(float(stated) - round(float(stated))) > 1e-6:
+    stated = stated_charge(atoms, default)
+    if abs(stated - round(stated)) > 1e-6:
         raise ValueError(
             f"total_charge of {atoms.get_chemical_formula()} is {stated}: xTB takes whole "
             "electrons only; correct it"
         )
-    return round(float(stated))
+    return round(stated)
 
 
 def multiplicity(atoms: Atoms, charge: int) -> int:

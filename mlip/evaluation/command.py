@@ -28,9 +28,9 @@ def cli_run(overrides: Sequence[str]) -> Path:
     """Evaluate as ``configs/evaluate.yaml`` and the overrides say; return the report.
 
     Raises:
-        ValueError: For a bad option, unreadable data, or elements that the potential lacks, all
-            before the first prediction; and after the report, if the potential failed on every
-            frame.
+        ValueError: For a bad option, unreadable data, frames without energies (unless the potential
+            gives charges, which need no label), or elements that the potential lacks, all before
+            the first prediction; and after the report, if the potential failed on every frame.
     """
     config = configs.compose("evaluate", overrides)
     _check_choice(config)
@@ -38,8 +38,9 @@ def cli_run(overrides: Sequence[str]) -> Path:
     runtime.set_threads(config.threads)
     check_folder(Path(config.output))
     frames, origin = _frames(config)
-    require(check_splits({"": frames}, required=("energy",)))
     calculator, label, card = _calculator(config)
+    bare = "charges" in getattr(calculator, "implemented_properties", ())
+    require(check_splits({"": frames}, required=() if bare else ("energy",)))
     known = getattr(calculator, "supported_elements", None) or card.get("elements")
     if known:
         require(check_elements(frames, sorted(known)))

@@ -14,7 +14,8 @@ from rich.progress import track
 from mlip.data.frame import Frame
 from mlip.evaluation.metrics import QUANTITIES, Errors, align, known_components, summarise
 
-PREDICTED = ("energy", "forces", "stress")
+PREDICTED = ("energy", "forces", "stress", "charges")
+CHARGE_KEYS = ("total_charge", "charge")
 _BATCH = 16
 _MOST_GROUPS = 20
 
@@ -114,7 +115,7 @@ def evaluate(
     label: str = "",
     progress: bool = True,
 ) -> Evaluation:
-    """Predict energy, forces and stress of every frame.
+    """Predict energy, forces, stress and, if offered, charges of every frame.
 
     A calculator with a method ``predict(structures) -> list of dicts`` is evaluated in batches.
     A frame on which it fails is kept as a failure with its message, never dropped.
@@ -131,7 +132,7 @@ def evaluate(
     starts = range(0, len(frames), size)
     shown = track(starts, "evaluating", transient=True) if progress else starts
     for start in shown:
-        structures = [frame.atoms.copy() for frame in frames[start : start + size]]
+        structures = [_structure(frame) for frame in frames[start : start + size]]
         for offset, result in enumerate(_predict(calculator, structures)):
             if isinstance(result, str):
                 failures[start + offset] = result
@@ -139,6 +140,16 @@ def evaluate(
     hashed = getattr(calculator, "checkpoint_hash", None)
     provenance = {"checkpoint": hashed[:12]} if hashed else {}
     return Evaluation(label or type(calculator).__name__, frames, predictions, failures, provenance)
+
+
+def _structure(frame: Frame) -> Atoms:
+    """Return the structure with its total charge, if the frame states one."""
+    atoms = frame.atoms.copy()
+    stated = [frame.labels.get("total_charge"), *(frame.info.get(key) for key in CHARGE_KEYS)]
+    charge = next((value for value in stated if value is not None), None)
+    if charge is not None:
+        atoms.info["total_charge"] = float(charge)
+    return atoms
 
 
 def _predict(
@@ -164,6 +175,8 @@ def _single(calculator: BaseCalculator, atoms: Atoms) -> dict[str, np.ndarray] |
             result["forces"] = atoms.get_forces()
         if "stress" in offered and atoms.pbc.all():
             result["stress"] = voigt_6_to_full_3x3_stress(atoms.get_stress())
+        if "charges" in offered:
+            result["charges"] = atoms.get_charges()
     except Exception as error:  # a failure becomes a recorded row
         return _message(error)
     return _finite(result)

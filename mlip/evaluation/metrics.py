@@ -13,6 +13,7 @@ QUANTITIES = {
     "energy_per_atom_aligned": ("meV", 1e3),
     "forces": ("meV_per_A", 1e3),
     "stress": ("GPa", GPA_PER_EV_A3),
+    "charges": ("me", 1e3),
 }
 """Quantity -> unit of its reported errors and factor from internal units."""
 

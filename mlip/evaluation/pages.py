@@ -21,6 +21,7 @@ PLOTS = {
     "energy": ("energy_per_atom", "energy", "eV/atom", 1.0),
     "forces": ("forces", "force component", "eV/Å", 1.0),
     "stress": ("stress", "stress component", "GPa", GPA_PER_EV_A3),
+    "charges": ("charges", "partial charge", "e", 1.0),
 }
 """File stem -> quantity, words, unit and factor of its parity plot."""
 _WORST = 10
@@ -45,6 +46,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
     }
     write_text(folder / "metrics.json", json.dumps(content, indent=2))
     _write_predictions(evaluation, folder / "predictions.csv")
+    if any("charges" in prediction for prediction in evaluation.predictions):
+        _write_charges(evaluation, folder / "charges.csv")
     images = {}
     for name, figure in parity_plots(evaluation).items():
         figures.save(figure, folder / f"parity_{name}.png")
@@ -191,3 +194,17 @@ def _write_predictions(evaluation: Evaluation, path: Path) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["source"])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _write_charges(evaluation: Evaluation, path: Path) -> None:
+    """Write the charge of every atom, and its label where there is one."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["source", "frame", "atom", "element", "charge_e", "label_e"])
+        for index, frame in enumerate(evaluation.frames):
+            charges = evaluation.predictions[index].get("charges")
+            if charges is None:
+                continue
+            labels = frame.labels.get("charges", [""] * len(frame))
+            for atom, row in enumerate(zip(frame.atoms.symbols, charges, labels, strict=True)):
+                writer.writerow([Path(frame.source).name, index, atom, *row])

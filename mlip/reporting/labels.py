@@ -5,7 +5,13 @@ import re
 _NAME = re.compile(
     r"^(?:(?P<split>[A-Za-z]+)[/.])?(?P<quantity>.+?)_(?P<kind>mae|rmse|max)_(?P<unit>.+)$"
 )
-_UNITS = {"meV_per_A": "meV/Å", "eV_per_A": "eV/Å", "meV_per_A3": "meV/Å³", "J_per_m2": "J/m²"}
+_UNITS = {
+    "meV_per_A": "meV/Å",
+    "eV_per_A": "eV/Å",
+    "meV_per_A3": "meV/Å³",
+    "J_per_m2": "J/m²",
+    "me": "10⁻³ e",
+}
 _KINDS = {"mae": "MAE", "rmse": "RMSE", "max": "largest error"}
 
 

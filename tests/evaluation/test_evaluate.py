@@ -43,7 +43,7 @@ def test_a_perfect_potential_has_no_error():
     assert errors.values["forces_max_meV_per_A"] == pytest.approx(0.0, abs=1e-9)
     assert errors.values["stress_rmse_GPa"] == pytest.approx(0.0, abs=1e-9)
     assert errors.used["forces"] == 3 * (4 + 8 + 4 + 8 + 4)
-    assert errors.missing == dict.fromkeys(errors.missing, 0)
+    assert errors.missing == {**dict.fromkeys(errors.missing, 0), "charges": 5}
 
 
 def test_known_errors_are_found_with_their_units():
@@ -90,6 +90,7 @@ def test_a_potential_without_forces_is_compared_by_its_energy():
         "energy_per_atom_aligned": 2,
         "forces": 0,
         "stress": 0,
+        "charges": 0,
     }
 
 

@@ -1,0 +1,1 @@
+"""Coulomb sums of Gaussian charges and charge equilibration: pure functions without weights."""

@@ -1,0 +1,134 @@
+"""Structures with what equilibrates their charges, and a slow, independent matrix to check with."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, fcc100, molecule
+from scipy.special import erf, erfc
+
+from mlip.electrostatics.system import system_of
+
+COULOMB = 14.3996454784
+
+
+@dataclass
+class Case:
+    """One structure: χ (V), J (eV/e²), σ (Å) of its atoms and its net charge (e)."""
+
+    atoms: Atoms
+    chi: np.ndarray
+    hardness: np.ndarray
+    width: np.ndarray
+    net: float
+
+
+def case(atoms, net=0.0, seed=0):
+    random = np.random.default_rng(seed)
+    count = len(atoms)
+    chi, hardness = random.uniform(2, 9, count), random.uniform(0.6, 4, count)
+    return Case(atoms, chi, hardness, random.uniform(0.4, 1.1, count), net)
+
+
+def triclinic():
+    random = np.random.default_rng(1)
+    atoms = bulk("NaCl", "rocksalt", a=5.64).repeat((1, 2, 2))
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.08 * random.normal(size=(3, 3))), True)
+    atoms.positions += 0.2 * random.normal(size=(8, 3))
+    return atoms
+
+
+def slab():
+    atoms = fcc100("Ag", (2, 1, 3), a=4.09, vacuum=8.0, periodic=False)
+    atoms.positions += 0.2 * np.random.default_rng(2).normal(size=(6, 3))
+    return atoms
+
+
+def hydronium():
+    return molecule("H2O") + Atoms("H", positions=[[0.2, 0.1, 1.1]])
+
+
+CASES = {
+    "open": lambda: case(molecule("CH3OH"), seed=3),
+    "open, charged": lambda: case(hydronium(), 1.0, seed=4),
+    "triclinic": lambda: case(triclinic(), seed=5),
+    "triclinic, charged": lambda: case(triclinic(), 0.5, seed=5),
+    "slab": lambda: case(slab(), seed=6),
+    "slab, charged": lambda: case(slab(), -0.5, seed=6),
+}
+
+
+@pytest.fixture(params=list(CASES))
+def one(request):
+    """Each structure in turn."""
+    return CASES[request.param]()
+
+
+@pytest.fixture
+def cases():
+    """All of them: open, periodic and slabs, neutral and charged."""
+    return [make() for make in CASES.values()]
+
+
+@pytest.fixture
+def batch():
+    """Return the function that makes tensors of cases: system, χ, J, net charges."""
+
+    def tensors(*some):
+        joined = (np.concatenate([getattr(c, n) for c in some]) for n in ("chi", "hardness"))
+        system = system_of([c.atoms for c in some], [c.width for c in some])
+        return system, *map(torch.as_tensor, joined), torch.tensor([c.net for c in some]).double()
+
+    return tensors
+
+
+@pytest.fixture
+def rock_salt():
+    """Return the function that makes rattled rock salt of n³ cubic cells, as a case."""
+
+    def make(repeat, rattle=0.1, hardness=1.0, width=0.7):
+        atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(repeat)
+        atoms.rattle(rattle, seed=1)
+        sodium = atoms.numbers == 11
+        chi, own = np.where(sodium, 2.843, 8.564), np.where(sodium, 4.592, 9.892)
+        return Case(atoms, chi, hardness * own, np.full(len(atoms), width), 0.0)
+
+    return make
+
+
+@pytest.fixture
+def naive():
+    """Return the function that gives the matrix A of an open or a periodic case, by loops."""
+
+    def matrix(c):
+        positions, count = c.atoms.positions, len(c.atoms)
+        gamma = np.sqrt(2 * (c.width[:, None] ** 2 + c.width**2))
+        vectors = positions[:, None] - positions
+        if not c.atoms.pbc.any():
+            r = np.linalg.norm(vectors, axis=2) + np.eye(count)
+            result = erf(r / gamma) / r
+            np.fill_diagonal(result, 1 / (c.width * math.sqrt(math.pi)))
+            return COULOMB * result
+        cell, eta, volume = c.atoms.cell.array, 1.3, c.atoms.get_volume()
+        result = -2 * np.pi / volume * (eta**2 - gamma**2 / 2)
+        result += np.diag(1 / (c.width * math.sqrt(math.pi)) - math.sqrt(2 / math.pi) / eta)
+        reciprocal = 2 * np.pi * np.linalg.inv(cell).T
+        for n in itertools.product(range(-6, 7), repeat=3):
+            if n == (0, 0, 0):
+                continue
+            k = n @ reciprocal
+            weight = 4 * np.pi / volume * math.exp(-(eta**2) * (k @ k) / 2) / (k @ k)
+            result += weight * np.cos(vectors @ k)
+        for n in itertools.product(range(-4, 5), repeat=3):
+            r = np.linalg.norm(vectors + n @ cell, axis=2)
+            far = r > 1e-9
+            r = np.where(far, r, 1.0)
+            near = (erfc(r / (math.sqrt(2) * eta)) - erfc(r / gamma)) / r
+            result += np.where(far, near, 0.0)
+        return COULOMB * result
+
+    return matrix
