@@ -28,6 +28,7 @@ _KNOWN = (
     "name an .extxyz file or one that ASE reads (vasprun.xml, OUTCAR, .traj, .db, .cif, POSCAR)"
 )
 _HEAD = 65536
+_PROSE = (".md", ".txt", ".rst", ".pdf")  # ASE takes .md for CASTEP
 _FIRST = 10  # frames whose keys a message tells
 
 
@@ -123,6 +124,9 @@ def files_of(folder: Path) -> tuple[list[Path], list[str]]:
     others: list[str] = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
+            continue
+        if path.suffix.lower() in _PROSE:
+            others.append(path.name)
             continue
         try:
             format_of(path)
