@@ -132,7 +132,7 @@ def _told(count: int, selection: Any, output: str) -> None:
 
 
 def _reader(given: Mapping[str, str]) -> dict[str, Any]:
-    from mlip.data.readers import reader_options
+    from mlip.data.readers.recognize import reader_options
 
     return reader_options(given)
 

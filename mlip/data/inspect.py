@@ -12,7 +12,8 @@ import numpy as np
 
 from mlip.data.fields import VOIGT, FieldMap, look_alikes
 from mlip.data.progress import counted
-from mlip.data.readers import default_fields, format_of, read_records, require_options
+from mlip.data.readers import read_records
+from mlip.data.readers.recognize import default_fields, format_of, require_options
 from mlip.data.record import Record
 from mlip.data.thinned import Thinned, Values
 from mlip.keys import FIELDS

@@ -20,7 +20,8 @@ from mlip.data.card import DataCard, load_card
 from mlip.data.contributions import Narrowing, download_contributions
 from mlip.data.download import DownloadError, download, require_package
 from mlip.data.frame import Frame
-from mlip.data.readers import format_of, formats, read
+from mlip.data.readers import read
+from mlip.data.readers.recognize import format_of, formats
 from mlip.data.remote import RemoteFile, choose
 from mlip.data.select import Selection, select
 from mlip.data.write_extxyz import to_extxyz

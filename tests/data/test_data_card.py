@@ -184,7 +184,7 @@ def test_samples_are_small_and_come_with_their_licence():
 
 
 def test_formats_of_remote_files_exist():
-    from mlip.data.readers import formats
+    from mlip.data.readers.recognize import formats
 
     known = {*formats(), "extxyz"}
     assert {file.format for card in list_cards() for file in card.remote} <= known

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import yaml
 
 from mlip.data.findings import examples
-from mlip.data.readers import reader_options
+from mlip.data.readers.recognize import reader_options
 from mlip.data.store.convert import convert
 from mlip.data.store.layout import Layout
 from mlip.data.store.tasks import left_out

@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
-from mlip.data.readers import (
-    files_of,
-    format_of,
-    parts_of,
-    read,
-    read_part,
-    require_labels,
-    require_options,
-)
+from mlip.data.readers import parts_of, read, read_part, require_labels
 from mlip.data.readers.format import Part
+from mlip.data.readers.recognize import files_of, format_of, require_options
 
 if TYPE_CHECKING:  # its schema takes longer to import than all the rest
     from mlip.data.card import DataCard

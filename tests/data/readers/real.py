@@ -53,7 +53,8 @@ def values(frame):
 
 
 def source_arrays(frame):
-    from mlip.data.readers import format_of, read_records
+    from mlip.data.readers import read_records
+    from mlip.data.readers.recognize import format_of
 
     path, _, number = frame.source.rpartition("#")
     records = CACHE.setdefault(path, list(read_records(Path(path), format_of(Path(path)))))

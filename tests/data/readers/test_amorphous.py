@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mlip.cli import main
 from mlip.data.inspect import inspect
-from mlip.data.readers import format_of, read
+from mlip.data.readers import read
+from mlip.data.readers.recognize import format_of
 from tests.data.readers import real
 
 pytest.importorskip("pymatgen.core")

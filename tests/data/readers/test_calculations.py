@@ -14,8 +14,9 @@ from ase.units import Bohr
 
 from mlip.cli import main
 from mlip.data.doctor import doctor
-from mlip.data.readers import format_of, read
+from mlip.data.readers import read
 from mlip.data.readers.charge_files import BADER, DDEC6
+from mlip.data.readers.recognize import format_of
 from mlip.data.store.reader import Store
 
 REAL = Path(ase.test.__file__).parent / "testdata" / "vasp"

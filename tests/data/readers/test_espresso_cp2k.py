@@ -11,7 +11,8 @@ from ase.units import Bohr, GPa, Hartree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlip.data.readers import format_of, read
+from mlip.data.readers import read
+from mlip.data.readers.recognize import format_of
 from mlip.units import to_internal
 
 FILES = Path(__file__).parent / "files"

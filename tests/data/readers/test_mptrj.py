@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from mlip.data import json_stream
 from mlip.data.json_stream import stream
-from mlip.data.readers import format_of, read
+from mlip.data.readers import read
+from mlip.data.readers.recognize import format_of
 
 spec = importlib.util.spec_from_file_location("real", Path(__file__).with_name("real.py"))
 real = importlib.util.module_from_spec(spec)

@@ -12,7 +12,8 @@ from ase.data import chemical_symbols
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlip.data.readers import format_of, read
+from mlip.data.readers import read
+from mlip.data.readers.recognize import format_of
 from mlip.units import to_internal
 
 spec = importlib.util.spec_from_file_location("real", Path(__file__).with_name("real.py"))

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlip.data.inspect import inspect
-from mlip.data.readers import format_of, read
+from mlip.data.readers import read
+from mlip.data.readers.recognize import format_of
 from tests.data.readers import real
 from tests.data.readers.test_other_formats import matpes_entry
 

@@ -14,7 +14,8 @@ from ase.constraints import FixAtoms, FixScaled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlip.data.readers import format_of, read
+from mlip.data.readers import read
+from mlip.data.readers.recognize import format_of
 
 REAL = Path(ase.test.__file__).parent / "testdata" / "vasp"
 DFPT, PSTRESS, OUTCAR = (

@@ -1,0 +1,164 @@
+"""Which format a file or folder is of, by its name and first bytes; pickles are refused here."""
+
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ase.io.formats import filetype, ioformats
+
+from mlip.data.fields import ASE, FieldMap
+from mlip.data.json_stream import DAMAGE, open_plain
+from mlip.data.readers.format import Format
+from mlip.errors import suggest
+
+_HERE = Path(__file__).parent
+_XYZ = ("xyz", "extxyz")
+_PICKLES = (".pkl", ".pickle", ".pckl", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
+_UNSAFE = ("bundletrajectory", "postgresql", "mysql")
+_KNOWN = (
+    "name an .extxyz file or one that ASE reads (vasprun.xml, OUTCAR, .traj, .db, .cif, POSCAR)"
+)
+_HEAD = 65536
+_PROSE = (".md", ".txt", ".rst", ".pdf")  # ASE takes .md for CASTEP
+
+
+def format_of(path: Path) -> str:
+    """Return the format of a file by ASE's names (``extxyz``, ``vasp-xml``, ``traj``, ...).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is empty, pickled, or of an unknown format.
+    """
+    if not path.exists():
+        folder = path.parent if path.parent.is_dir() else Path()
+        near = suggest(path.name, (entry.name for entry in folder.iterdir() if entry.is_file()))
+        raise FileNotFoundError(f"{path} does not exist{near if 'mean' in near else ''}")
+    if path.is_file():
+        if path.stat().st_size == 0:
+            raise ValueError(f"{path} is empty; fetch or write it again")
+        _refuse_pickle(path)
+    if (declared := _declared(path)) is not None:
+        return declared
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is a folder in which no format is recognised ({', '.join(formats())}); name "
+            "one file in it"
+        )
+    found = _guess(path)
+    return "extxyz" if found in _XYZ else found
+
+
+def files_of(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the files below a folder that are read, and the names of the others; hidden ones not.
+
+    A folder that is itself of a format counts as one file.
+    """
+    found: list[Path] = []
+    others: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() in _PROSE:
+            others.append(path.name)
+            continue
+        try:
+            format_of(path)
+            found.append(path)
+        except ValueError:
+            inner = files_of(path) if path.is_dir() else ([], [path.name])
+            found += inner[0]
+            others += inner[1]
+    return found, others
+
+
+@cache
+def formats() -> dict[str, Format]:
+    """Return every format that a module of this folder declares, by name."""
+    names = (f"{__package__}.{found.name}" for found in pkgutil.iter_modules([str(_HERE)]))
+    modules = [import_module(name) for name in names]
+    declared = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
+    return {found.name: found for found in declared}
+
+
+def default_fields(file_format: str) -> FieldMap | None:
+    """Return the keys and units that a format fixes, None where they must be declared."""
+    return formats()[file_format].fields if file_format in formats() else ASE
+
+
+def require_options(path: Path, file_format: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that the reader of a format does not have.
+
+    Raises:
+        ValueError: Naming the first unknown one, with near matches.
+    """
+    known = _options(file_format)
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"{path}: the reader of {file_format} has no option {option!r}"
+                f"{suggest(option, known)}"
+            )
+
+
+def _declared(path: Path) -> str | None:
+    """Return the declared format that claims the path, None if there is none."""
+    head = b""
+    if path.is_file():
+        try:
+            with open_plain(path) as handle:
+                head = b"".join(handle.read(_HEAD).split())
+        except DAMAGE:
+            head = b""  # the reader that the name leads to tells what is damaged
+    return next((found.name for found in formats().values() if found.claims(path, head)), None)
+
+
+def _options(file_format: str) -> list[str]:
+    if file_format not in formats():
+        return []
+    return list(inspect.signature(formats()[file_format].read).parameters)[1:]
+
+
+def _refuse_pickle(path: Path) -> None:
+    with path.open("rb") as handle:
+        start = handle.read(2)
+    # Protocols 2 to 5 start with the byte 0x80 and the protocol's number.
+    if path.suffix.lower() in _PICKLES or (
+        start[:1] == b"\x80" and start[1:] in b"\x02\x03\x04\x05"
+    ):
+        raise ValueError(
+            f"{path} is a pickle (or array archive), which runs code when read, and is "
+            "never opened; convert it to extended XYZ where it was made"
+        )
+
+
+def _guess(path: Path) -> str:
+    try:
+        found = filetype(str(path))
+    except Exception as error:  # each of ASE's formats looks at the file in its own way
+        raise ValueError(f"{path}: the format is not known ({error}); {_KNOWN}") from error
+    if found not in ioformats or not ioformats[found].can_read:
+        raise ValueError(f"{path}: the format {found!r} is not known; {_KNOWN}")
+    if found in _UNSAFE:
+        raise ValueError(f"{path}: the format {found} is not read; convert it to extended XYZ")
+    return found
+
+
+def reader_options(given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the reader's options of a command line, ``options={energy: corrected}``.
+
+    Raises:
+        ValueError: If they are no mapping of names.
+    """
+    text = given.get("options", "{}")
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = text
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise ValueError(f"options is {text!r}: write a mapping, such as {{energy: corrected}}")
+    return found
