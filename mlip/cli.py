@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(verb: str, *rest: str) -> int:
     if verb not in VERBS:
         raise ValueError(f"there is no command {verb!r}{suggest(verb, VERBS)}")
-    if any(word in ("-h", "--help") for word in rest):
+    if verb in HELP and any(word in ("-h", "--help") for word in rest):
         print(HELP[verb])
         return 0
     return VERBS[verb](rest)
@@ -123,22 +123,5 @@ HELP = {
   mlip benchmark task=all calculator=chgnet_0_3_0,checkpoint checkpoint=runs/demo/best.safetensors
   mlip benchmark … 'modes=[static,relaxed]' limit=3 threads=2 device=cuda timeout_s=600 head=NAME
   mlip benchmark report                             rebuild the leaderboard from recorded results""",
-    "data": """mlip data inspect FILE|STORE [units=ase] [--json]     format, frames, elements, properties, units to declare
-mlip data doctor FILE|DATASET|STORE [units=ase] [reference=chgnet_0_3_0] [output=DIR] [--json]
-                                    what would spoil a training; exit code 1 if there is an error
-mlip data label INPUT OUTPUT calculator=NAME [workers=2] [total_charge=0]
-                                    compute labels; the same command goes on after a kill
-mlip data pull NAME [subset=A,B] [split=val] [folder=DIR] [output=FILE|STORE] [limit=1000] [elements=Li,P,S] [where='max_force<10']
-                                    download what the card of a data set declares, and choose frames of it: those that
-                                    hold no other elements, the first limit of them or, with seed=0 or
-                                    stratify=composition|prototype, limit chosen among all; an output without a suffix
-                                    is a training store
-mlip data convert INPUT OUTPUT [units=ase] [workers=N] [cutoff=5.0] [neighbors=true] [shard_frames=5000]
-                                    a training store of a file, a folder or a data set; goes on after a kill
-mlip data select INPUT OUTPUT [units=ase] [limit=1000] [stratify=composition] [elements=…] [where=converged] [source=…] [seed=0]
-mlip data sample RECIPE OUTPUT [frames=N] [seed=0]
-                                    structures of a recipe (mlip list recipe), to be labelled; deterministic in the seed
-inspect, doctor, label, pull, convert and select take options of the reader:
-                                    options='{energy: corrected}' of MPtrj; '{skip: [slab/2], unfinished: keep, energy: free}' of a folder of DFT runs""",
     "list": "mlip list [GROUP …]   names of datasets, or of a config group: model, backbone, task, calculator, …",
 }

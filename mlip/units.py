@@ -34,6 +34,7 @@ _FACTORS: dict[str, dict[str, float]] = {
         "Ha/bohr": _HARTREE / _BOHR,
         "Ry/bohr": _HARTREE / 2 / _BOHR,
         "kcal/mol/A": constants.calorie * 1e3 / constants.Avogadro / _EV,
+        "kJ/mol/A": 1e3 / constants.Avogadro / _EV,
     },
     "stress": {
         "eV/Å³": 1.0,

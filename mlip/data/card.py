@@ -79,7 +79,8 @@ def load_card(name: str | Path) -> DataCard:
         name: Name of a folder in ``datasets/``, or the path of any ``card.yaml`` or its folder.
 
     Raises:
-        ValueError: If there is no such data set (near matches are listed) or the card is invalid.
+        FileNotFoundError: If there is no such data set; near matches are listed.
+        ValueError: If the card is invalid.
     """
     path = _card_path(name)
     try:
@@ -228,7 +229,9 @@ def _card_path(name: str | Path) -> Path:
     if (folder / given / "card.yaml").is_file():
         return folder / given / "card.yaml"
     known = [path.parent.name for path in folder.glob("*/card.yaml")]
-    raise ValueError(f"there is no data set {str(name)!r}{suggest(str(name), known)}")
+    raise FileNotFoundError(
+        f"there is no file, folder or data set {str(name)!r}{suggest(str(name), known)}"
+    )
 
 
 def _validate(path: Path, content: Any) -> None:

@@ -100,7 +100,8 @@ def _implausible(frames: Sequence[Digest], references: EnergyReferences) -> list
     if sizes.max() < WEAK:
         findings.append(
             Finding("warning", f"no energy exceeds {sizes.max():.2f} eV/atom: the unit may be Ha, "
-                    "or the energies may be per atom already; total energies in eV are needed")
+                    "or the energies may be per atom already; total energies in eV are needed",
+                    {"energy": {"unit": "Ha"}})
         )  # fmt: skip
     unit = _unit_of_all_electrons(frames)
     if unit not in ("", "eV") or (not unit and np.median(sizes) > STRONG):
@@ -111,7 +112,7 @@ def _implausible(frames: Sequence[Digest], references: EnergyReferences) -> list
         findings.append(
             Finding("warning" if unit else "note", f"energies are {np.median(sizes):.4g} eV/atom, "
                     "not what valence electrons or all electrons have in eV: "
-                    f"{guess}")
+                    f"{guess}", {"energy": {"unit": unit}} if unit else {})
         )  # fmt: skip
     return findings
 

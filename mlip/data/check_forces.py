@@ -111,7 +111,7 @@ def check_stress_sign(frames: Sequence[Digest]) -> list[Finding]:
     return [
         Finding("warning", f"{file}: stress falls when the cell is stretched (correlation with "
                 f"volume {correlation:.2f}), so its sign looks like that of a pressure; declare "
-                "units.stress.sign: compression_positive")
+                "the other units.stress.sign", {"stress": {"sign": "other"}})
     ]  # fmt: skip
 
 

@@ -2,13 +2,16 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 
 from mlip.data.findings import Finding
 from mlip.data.frame import Frame
 from mlip.data.thinned import Thinned
+from mlip.units import to_internal
 
 _FAR = 0.6  # Å, largest displacement of an atom between the two frames of a pair
 _STRAIN = 0.1
@@ -22,22 +25,11 @@ _TOLERANCE = 1.6  # what slopes of pairs that are far apart may miss
 _WORK = {"forces": 1, "stress": 2}
 _SHEAR = ((1, 2), (0, 2), (0, 1))
 _NAMES = ("yz", "xz", "xy")
-_HARTREE, _BOHR = 27.211386, 0.52917721
-_FACTORS = {
-    "forces": {
-        "Ha/bohr": _HARTREE / _BOHR,
-        "Ry/bohr": _HARTREE / _BOHR / 2,
-        "kcal/mol/Å": 1 / 23.060548,
-        "kJ/mol/Å": 1 / 96.485332,
-        "meV/Å": 1e-3,
-    },
-    "stress": {
-        "GPa": 1 / 160.21766,
-        "kbar": 1 / 1602.1766,
-        "Ha/bohr³": _HARTREE / _BOHR**3,
-    },
+_UNITS = {
+    "forces": ("Ha/bohr", "Ry/bohr", "kcal/mol/A", "kJ/mol/A", "meV/A"),
+    "stress": ("GPa", "kbar", "Ha/bohr^3"),
+    "energy": ("Ha", "Ry", "kcal/mol", "kJ/mol"),
 }
-_ENERGY = {"Ha": 1 / _HARTREE, "Ry": 2 / _HARTREE, "kcal/mol": 23.060548, "kJ/mol": 96.485332}
 
 
 class WorkPairs:
@@ -84,13 +76,9 @@ def check_work(pairs: WorkPairs) -> list[Finding]:
     known = {quantity: slope for quantity, slope in slopes.items() if slope is not None}
     wrong = [finding for quantity in known for finding in _sign(quantity, known[quantity])]
     odd = {quantity: abs(slope) for quantity, slope in known.items() if not _agrees(abs(slope), 1)}
-    if len(odd) == 2 and (unit := _unit_of_energy(odd, table)):
-        seen = " and ".join(f"{size:.3g} times that of the {name}" for name, size in odd.items())
-        text = (
-            f"energies are in another unit than forces and stress: between neighbouring frames "
-            f"they change by {seen} as work; {unit}"
-        )
-        wrong.append(Finding("error", text))
+    of_energy = _unit_of_energy(odd, table) if len(odd) == 2 else None
+    if of_energy is not None:
+        wrong.append(of_energy)
     else:
         wrong += [_unit(quantity, size, table) for quantity, size in odd.items()]
     return wrong + _check_order(table)
@@ -184,48 +172,77 @@ def _agrees(size: float, factor: float) -> bool:
 def _sign(quantity: str, slope: float) -> list[Finding]:
     if slope > 0:
         return []
-    remedy = "declare the other units.stress.sign"
+    change, remedy = {"stress": {"sign": "other"}}, "declare the other units.stress.sign"
     if quantity == "forces":
-        remedy = "they look like gradients: negate them"
+        change, remedy = {}, "they look like gradients: negate them"
     return [
         Finding("error", f"{quantity} have the wrong sign: energies of neighbouring frames change "
-                f"by {slope:.3g} times their work, which should be 1; {remedy}")
+                f"by {slope:.3g} times their work, which should be 1; {remedy}", change)
     ]  # fmt: skip
 
 
-def _unit_of_energy(slopes: Mapping[str, float], table: np.ndarray) -> str:
-    """Return what is wrong with the energies where forces and stress both miss by one factor."""
-    factors = {
-        f"the unit looks like {unit}, declare units.energy.unit: {unit}": factor
-        for unit, factor in _ENERGY.items()
-    }
-    factors["they look like energies per atom, totals are needed"] = _per_atom(table)
-    near = {
-        text: max(abs(np.log(slope / factor)) for slope in slopes.values())
-        for text, factor in factors.items()
-    }
-    best = min(near, key=lambda text: near[text])
-    return best if near[best] < np.log(_TOLERANCE) else ""
+@dataclass(frozen=True)
+class _Cause:
+    """What would make energies change by ``factor`` times the work."""
+
+    factor: float
+    told: str
+    change: Mapping[str, Mapping[str, Any]]
+
+
+def _of_energies(table: np.ndarray) -> list[_Cause]:
+    causes = [
+        _Cause(1 / to_internal("energy", unit),
+               f"energies in {unit} (declare units.energy.unit: {unit})",
+               {"energy": {"unit": unit}})
+        for unit in _UNITS["energy"]
+    ]  # fmt: skip
+    return [*causes, _Cause(_per_atom(table), "energies per atom, where totals are needed", {})]
+
+
+def _of_labels(quantity: str, table: np.ndarray) -> list[_Cause]:
+    causes = [
+        _Cause(to_internal(quantity, unit),
+               f"{quantity} in {unit} (declare units.{quantity}.unit: {unit})",
+               {quantity: {"unit": unit}})
+        for unit in _UNITS[quantity]
+    ]  # fmt: skip
+    if quantity == "stress":
+        told = "a virial, stress times volume (declare units.stress.virial)"
+        change = {"stress": {"virial": True, "unit": "eV"}}
+        causes.append(_Cause(float(1 / np.median(table[:, 14])), told, change))
+    return causes
+
+
+def _unit_of_energy(slopes: Mapping[str, float], table: np.ndarray) -> Finding | None:
+    """Tell what is wrong with the energies where forces and stress both miss by one factor."""
+
+    def miss(cause: _Cause) -> float:
+        return max(abs(np.log(slope / cause.factor)) for slope in slopes.values())
+
+    best = min(_of_energies(table), key=miss)
+    if miss(best) >= np.log(_TOLERANCE):
+        return None
+    seen = " and ".join(f"{size:.3g} times that of the {name}" for name, size in slopes.items())
+    text = (
+        f"energies are in another unit than forces and stress: between neighbouring frames they "
+        f"change by {seen} as work; it looks like {best.told}"
+    )
+    return Finding("error", text, best.change)
 
 
 def _unit(quantity: str, slope: float, table: np.ndarray) -> Finding:
-    named = {
-        f"{quantity} in {unit} (declare units.{quantity}.unit)": factor
-        for unit, factor in _FACTORS[quantity].items()
-    }
-    named |= {f"energies in {unit}": factor for unit, factor in _ENERGY.items()}
-    named["energies per atom"] = _per_atom(table)
-    if quantity == "stress":
-        named["a virial, stress times volume (declare units.stress.virial)"] = float(
-            1 / np.median(table[:, 14])
-        )
-    near = sorted(named, key=lambda name: abs(np.log(slope / named[name])))
-    fitting = [name for name in near if _agrees(slope, named[name])][:2]
-    guess = f"it looks like {', or '.join(fitting)}" if fitting else "compare one with its source"
+    causes = [*_of_labels(quantity, table), *_of_energies(table)]
+    near = sorted(causes, key=lambda cause: abs(np.log(slope / cause.factor)))
+    fitting = [cause for cause in near if _agrees(slope, cause.factor)][:2]
+    guess = "compare one with its source"
+    if fitting:
+        guess = f"it looks like {', or '.join(cause.told for cause in fitting)}"
     return Finding(
         "error" if fitting else "warning",
         f"energies and {quantity} are in different units: energies of neighbouring frames change "
         f"by {slope:.3g} times the work of the {quantity}, which should be 1; {guess}",
+        fitting[0].change if fitting else {},
     )
 
 
@@ -257,5 +274,5 @@ def _check_order(table: np.ndarray) -> list[Finding]:
     return [
         Finding("error", "the shear stress is in another order: what is read as yz, xz, xy gives "
                 f"the energies of {np.count_nonzero(keep)} sheared pairs of frames as "
-                f"{', '.join(now)}; correct units.stress.order")
+                f"{', '.join(now)}; correct units.stress.order", {"stress": {"shear": now}})
     ]  # fmt: skip

@@ -1,22 +1,19 @@
 """The doctor: every check on a file, a store or a data card, before a GPU starts."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlip.data.card import iterate_frames, load_card
 from mlip.data.checks import check_splits, label_counts
 from mlip.data.fields import FieldMap
 from mlip.data.findings import Finding
-from mlip.data.frame import Frame
+from mlip.data.inputs import frames_by_split
 from mlip.data.progress import counted
-from mlip.data.readers import read
 from mlip.data.store.reader import Store, is_store
-from mlip.data.store.report import splits_of
 from mlip.data.survey import Survey
+from mlip.data.units_advice import advice
 
 
 @dataclass(frozen=True)
@@ -28,12 +25,15 @@ class Diagnosis:
         frames: Number of frames of each split that could be read.
         findings: Errors, warnings and notes.
         labels: In how many frames of each split each label is.
+        declaration: The units in force, with what the findings ask to be corrected; empty if
+            nothing.
     """
 
     source: str
     frames: Mapping[str, int]
     findings: Sequence[Finding]
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    declaration: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -54,6 +54,8 @@ class Diagnosis:
         }
         verdict = "not fit for training" if self.exit_code else "fit for training"
         told = ", ".join(f"{n} {word}{'s' if n != 1 else ''}" for word, n in counts.items() if n)
+        if self.declaration:
+            lines.append(f"declare, if that is what the labels are in: {self.declaration}")
         return "\n".join([*lines, f"{verdict} ({told or 'nothing found'})"]) + "\n"
 
     def to_json(self) -> str:
@@ -79,9 +81,13 @@ def doctor(
         required: Labels without which the data is of no use.
         elements: Symbols that the model knows, if it is there already.
         options: Options of the reader of a file.
+
+    Raises:
+        FileNotFoundError: If there is no such file or data set.
     """
     surveys, findings = survey_source(source, fields, options=options)
-    return diagnose(source, surveys, findings, required, elements)
+    diagnosis = diagnose(source, surveys, findings, required, elements)
+    return with_declaration(diagnosis, fields)
 
 
 def diagnose(
@@ -108,6 +114,19 @@ def diagnose(
     )
 
 
+def with_declaration(
+    diagnosis: Diagnosis, fields: FieldMap | str | Mapping[str, Any] | None
+) -> Diagnosis:
+    """Return a diagnosis that says which units to declare, where they were declared wrongly."""
+    if fields is None:
+        return diagnosis
+    try:
+        used = fields if isinstance(fields, FieldMap) else FieldMap.from_config(fields)
+    except ValueError:  # it is among the findings
+        return diagnosis
+    return replace(diagnosis, declaration=advice(diagnosis.findings, used))
+
+
 def survey_source(
     source: str | Path,
     fields: FieldMap | str | Mapping[str, Any] | None,
@@ -123,12 +142,17 @@ def survey_source(
         fields: Field map of a file; a card brings its own.
         held: Frames of each split that are kept to look at closer.
         options: Options of the reader of a file.
+
+    Raises:
+        FileNotFoundError: If there is no such file or data set.
     """
     surveys: dict[str, Survey] = {}
     findings: list[Finding] = []
     try:
-        splits, findings = _splits(source, fields, options or {})
-    except (ValueError, FileNotFoundError) as error:
+        if is_store(source):
+            findings = list(Store(source).verify())
+        splits = frames_by_split(source, fields, options)
+    except ValueError as error:
         return {}, [Finding("error", str(error))]
     for split, frames in splits.items():
         looked = Survey(held)
@@ -140,30 +164,3 @@ def survey_source(
         if looked.digests:
             surveys[split] = looked
     return surveys, findings
-
-
-def _splits(
-    source: str | Path,
-    fields: FieldMap | str | Mapping[str, Any] | None,
-    options: Mapping[str, Any],
-) -> tuple[Mapping[str, Iterable[Frame]], list[Finding]]:
-    """Return the frames of a file, a store or a data set by split, none of them read yet."""
-    if is_store(source):
-        store = Store(source)
-        return splits_of(store), list(store.verify())
-    path = Path(source)
-    folder = path.is_dir() and not (path / "card.yaml").is_file()
-    file = path.is_file() or (path.suffix and not path.is_dir())
-    if path.name != "card.yaml" and (file or folder):
-        return {"file": _once(partial(read, path, fields, **options))}, []
-    if options:
-        raise ValueError(f"options are for files; the card of {source} says how its files are read")
-    card = load_card(source)
-    if not card.files:
-        next(iterate_frames(card, ""))  # raises, and says how to get them
-    return {split: iterate_frames(card, split) for split in card.files}, []
-
-
-def _once(make: Any) -> Iterator[Frame]:
-    """Open a file when its first frame is asked for."""
-    yield from make()

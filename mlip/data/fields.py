@@ -36,6 +36,8 @@ _QUANTITY = {
 }
 _PER_ATOM = {label: FIELDS[label].level == "atom" for label in LABELS}
 _SIGNS = {"tension_positive": 1.0, "compression_positive": -1.0}
+_REST = "rest"
+_PLACES = [0, 4, 8, 5, 2, 1]  # of the six components in a matrix
 _OPTIONS = ("key", "unit")
 _STRESS_OPTIONS = ("key", "unit", "sign", "order", "virial")
 
@@ -48,7 +50,9 @@ class LabelSource:
         keys: Source keys; the first one that a record holds is read.
         unit: Unit of the source; of a virial, a unit of energy.
         sign: ``tension_positive`` (ASE) or ``compression_positive`` (VASP); stress only.
-        order: Names of the six components of the source; None for full 3x3 matrices.
+        order: Names of the six components of the source; None for full 3x3 matrices. Of a matrix
+            that was filled from six components as if they were xx, yy, zz, yz, xz, xy, what they
+            really are.
         virial: The source gives stress times volume.
     """
 
@@ -65,12 +69,22 @@ class FieldMap:
 
     Args:
         labels: Source of each label, by the names of ``mlip.keys.LABELS``.
-        declared: True when the user or a card named the keys, so that each must exist in the file;
-            False for the standard ASE names, which a file holds or not.
+        optional: Labels that a file may lack: those under standard names of a format. The others
+            were named by the user or a card, and must exist in the file.
     """
 
     labels: Mapping[str, LabelSource]
-    declared: bool = True
+    optional: tuple[str, ...] = ()
+
+    @classmethod
+    def standard(cls, labels: Mapping[str, LabelSource]) -> "FieldMap":
+        """Return the field map of a format, none of whose labels must exist."""
+        return cls(labels, tuple(labels))
+
+    @property
+    def declared(self) -> bool:
+        """Whether the user or a card named any key."""
+        return len(self.optional) < len(self.labels)
 
     @classmethod
     def from_config(cls, units: str | Mapping[str, Any] | None) -> "FieldMap":
@@ -78,7 +92,8 @@ class FieldMap:
 
         Args:
             units: The word ``ase``, or for each label a mapping with ``key`` and ``unit``; for
-                ``stress`` also ``sign``, ``order`` (absent: full 3x3) and ``virial: true``.
+                ``stress`` also ``sign``, ``order`` (absent: full 3x3) and ``virial: true``. Labels
+                that it does not name are not read, or with ``rest: ase`` by their ASE names.
 
         Raises:
             ValueError: For undeclared units, unknown labels, options or units, each with remedy.
@@ -91,7 +106,11 @@ class FieldMap:
             return ASE
         if not isinstance(units, Mapping) or not units:
             raise ValueError(f"units is {units!r}, not a mapping of labels; {HOW_TO_DECLARE}")
-        return cls({str(label): _label_source(str(label), units[label]) for label in units})
+        rest = _rest(units)
+        named = {
+            str(label): _label_source(str(label), units[label]) for label in units if label != _REST
+        }
+        return cls({**rest, **named}, tuple(label for label in rest if label not in named))
 
     def read_labels(self, record: Record) -> tuple[dict[str, np.ndarray], set[str]]:
         """Return the labels of a record in internal units, and the source keys that were read.
@@ -119,11 +138,17 @@ def _ase_map() -> FieldMap:
     labels = {label: LabelSource((label,), FIELDS[label].unit) for label in LABELS}
     labels["stress"] = LabelSource(("stress",), "eV/Å³", order=VOIGT)
     labels["total_charge"] = LabelSource(("total_charge", "charge"), "e")
-    return FieldMap(labels, declared=False)
+    return FieldMap.standard(labels)
 
 
 ASE = _ase_map()
 """Standard ASE names and units."""
+
+
+def _rest(units: Mapping[str, Any]) -> Mapping[str, LabelSource]:
+    if _REST in units and units[_REST] != "ase":
+        raise ValueError(f"units.rest is {units[_REST]!r}: it is ase, or left out")
+    return ASE.labels if _REST in units else {}
 
 
 def _label_source(label: str, entry: Any) -> LabelSource:
@@ -229,8 +254,10 @@ def _stress(key: str, numbers: np.ndarray, source: LabelSource, record: Record) 
         factor *= _factor("energy", source.unit) / volume
     else:
         factor *= _factor("stress", source.unit)
-    if numbers.size == 9:
+    if numbers.size == 9 and source.order in (None, VOIGT):
         return numbers.reshape(3, 3) * factor
+    if numbers.size == 9:
+        numbers = numbers.ravel()[_PLACES]
     if numbers.size != 6:
         raise ValueError(
             f"{record.source}: stress (key {key!r}) has {numbers.size} components; "

@@ -1,8 +1,8 @@
 """What a check found, and how findings are told."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 _EXAMPLES = 3
 _SENTENCES = 5
@@ -15,10 +15,13 @@ class Finding:
     Args:
         severity: ``error`` (must not be trained on), ``warning`` (look at it), ``note``.
         message: A sentence that names file and frame, the value, and the remedy.
+        units: Options of a label's declaration that would mend it: ``{"energy": {"unit": "Ha"}}``;
+            of a stress also ``sign: other`` and ``shear``, what is read as yz, xz, xy.
     """
 
     severity: Literal["error", "warning", "note"]
     message: str
+    units: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def require(findings: Iterable[Finding]) -> None:
@@ -50,5 +53,5 @@ def shortened(findings: Sequence[Finding]) -> list[Finding]:
     if len(findings) > _SENTENCES:
         more = len(findings) - _SENTENCES
         last = kept[-1]
-        kept[-1] = Finding(last.severity, f"{last.message} ({more} more like this)")
+        kept[-1] = replace(last, message=f"{last.message} ({more} more like this)")
     return kept

@@ -18,8 +18,9 @@ def group_of(frame: Frame, by: str) -> str:
     Args:
         frame: The frame.
         by: ``material`` (``source_id`` of the reader), ``trajectory`` (``trajectory_id``),
-            ``composition`` (reduced formula), ``prototype`` (anonymous formula and, for a crystal,
-            the space group by spglib at 0.1 Å), or any info key.
+            ``composition`` (reduced formula), ``prototype`` (the ``prototype_label`` of the source,
+            else anonymous formula and, for a crystal, the space group by spglib at 0.1 Å), or any
+            info key.
 
     Raises:
         ValueError: If the frame does not say, naming it and what it does say.
@@ -31,13 +32,15 @@ def group_of(frame: Frame, by: str) -> str:
     key = _INFO.get(by, by)
     if key not in frame.info:
         raise ValueError(
-            f"{frame.source} has no {key!r}, so that a split by {by} is not possible"
+            f"{frame.source} has no {key!r}, so that frames cannot be grouped by {by}"
             f"{suggest(by, (*GROUPS, *map(str, frame.info)))}"
         )
     return str(frame.info[key])
 
 
 def _prototype(frame: Frame) -> str:
+    if label := frame.info.get("prototype_label"):
+        return str(label)
     counts = sorted(Counter(frame.atoms.symbols.formula.reduce()[0].count()).items())
     amounts = sorted(amount for _, amount in counts)
     letters = [ascii_uppercase[k % 26] + "'" * (k // 26) for k in range(len(amounts))]

@@ -12,6 +12,7 @@ from ase.data import atomic_numbers
 
 from mlip.data.fingerprint import fingerprint
 from mlip.data.frame import Frame
+from mlip.data.groups import group_of
 from mlip.errors import suggest
 
 
@@ -31,8 +32,9 @@ class Selection:
             quantity is left out.
         source: Text that the frame's source (file and index) must hold.
         limit: Number of frames at most; None keeps all that pass.
-        stratify: None takes any frames; ``composition``, ``prototype``, ``elements`` or an info
-            key takes the same number of each kind, as far as there are.
+        stratify: None takes any frames; ``elements`` or a kind of :func:`mlip.data.groups.group_of`
+            (composition, prototype, info key, ...) takes the same number of each, as far as there
+            are.
         seed: Another seed gives another choice; None takes the first frames, or is 0 with strata.
 
     Raises:
@@ -240,34 +242,6 @@ def _place(frame: Frame, seed: int) -> bytes:
 def _kind(frame: Frame, stratify: str | None) -> str:
     if stratify is None:
         return ""
-    if stratify == "composition":
-        return frame.atoms.get_chemical_formula(empirical=True)
     if stratify == "elements":
         return "-".join(sorted(set(frame.atoms.symbols)))
-    if stratify == "prototype":
-        return _prototype(frame)
-    if stratify not in frame.info:
-        known = ["composition", "elements", "prototype", *map(str, frame.info)]
-        raise ValueError(
-            f"{frame.source} has no {stratify!r} to stratify by{suggest(stratify, known)}"
-        )
-    return repr(frame.info[stratify])
-
-
-def _prototype(frame: Frame) -> str:
-    """Return the label of the source if it has one, else anonymous formula and space group."""
-    if label := frame.info.get("prototype_label"):
-        return str(label)
-    counts = sorted(frame.atoms.symbols.formula.reduce()[0].count().values())
-    anonymous = "".join(f"{chr(65 + i % 26)}{count}" for i, count in enumerate(counts))
-    if not frame.atoms.pbc.all():
-        return anonymous
-    try:
-        from ase.spacegroup.symmetrize import check_symmetry
-
-        found = check_symmetry(frame.atoms, symprec=0.1)
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "stratify=prototype needs the package spglib: pip install spglib", name="spglib"
-        ) from error
-    return anonymous if found is None else f"{anonymous}_{found.number}"
+    return group_of(frame, stratify)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from mlip import config as configs
 from mlip.calculators.build import build_calculator
-from mlip.data.doctor import Diagnosis, diagnose, survey_source
+from mlip.data.doctor import Diagnosis, diagnose, survey_source, with_declaration
 from mlip.data.findings import by_severity
 from mlip.data.frame import Frame
 from mlip.data.survey import Survey
@@ -57,6 +57,7 @@ def full_doctor(
         asked = _ask(content, surveys, frames, output, Path(source).name)
         findings = by_severity([*diagnosis.findings, *check_reference(asked)])
         diagnosis = replace(diagnosis, findings=findings)
+    diagnosis = with_declaration(diagnosis, fields)
     if output is not None:
         write_doctor_page(diagnosis, surveys, asked, Path(output))
     return diagnosis

@@ -70,10 +70,11 @@ def _compare(quantity: str, label: np.ndarray, prediction: np.ndarray, name: str
         remedies = {
             "energy": "check the sign of the energies",
             "forces": "they look like gradients; negate them",
-            "stress": "declare units.stress.sign: compression_positive",
+            "stress": "declare the other units.stress.sign",
         }
         text = f"{quantity} has the opposite sign ({told}); {remedies[quantity]}"
-        findings.append(Finding("error", text.replace("forces has", "forces have")))
+        change = {"stress": {"sign": "other"}} if quantity == "stress" else {}
+        findings.append(Finding("error", text.replace("forces has", "forces have"), change))
     slope = float(np.sqrt(np.mean(label**2) / np.mean(prediction**2)))
     unit = _nearest_unit(quantity, slope)
     if unit != _UNITS[quantity][0]:
@@ -84,7 +85,8 @@ def _compare(quantity: str, label: np.ndarray, prediction: np.ndarray, name: str
         text = text.replace("forces is", "forces are").replace("times that", "times those", 1) \
             if quantity == "forces" else text  # fmt: skip
         # Energies lose most of their size to the references: too little to be sure.
-        findings.append(Finding("warning" if quantity == "energy" else "error", text))
+        severity = "warning" if quantity == "energy" else "error"
+        findings.append(Finding(severity, text, {quantity: {"unit": unit}}))
     return findings or [Finding("note", f"{quantity}: {told}, size {slope:.2f} of the reference's")]
 
 
@@ -120,7 +122,8 @@ def _check_virial(found: Evaluation) -> list[Finding]:
         return []
     return [
         Finding("error", f"stress is that of {found.label} times the volume: it looks like a "
-                "virial in eV; declare units.stress.virial: true")
+                "virial in eV; declare units.stress.virial: true",
+                {"stress": {"virial": True, "unit": "eV"}})
     ]  # fmt: skip
 
 
@@ -158,7 +161,7 @@ def _check_order(evaluation: Evaluation, name: str) -> list[Finding]:
         f"{fits[0, 1, 2]:.2f}): what is read as yz, xz, xy looks like {', '.join(now)}; correct "
         "units.stress.order"
     )
-    return [Finding("error", text)]
+    return [Finding("error", text, {"stress": {"shear": now}})]
 
 
 def _pairs(evaluation: Evaluation, quantity: str) -> tuple[np.ndarray, np.ndarray]:

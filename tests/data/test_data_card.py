@@ -72,7 +72,7 @@ def test_a_card_anywhere_is_read_by_its_path(copy):
 
 
 def test_unknown_data_set_and_split():
-    with pytest.raises(ValueError, match=r"no data set 'mlearn_lli'; did you mean 'mlearn_li'"):
+    with pytest.raises(FileNotFoundError, match=r"data set 'mlearn_lli'; did you mean 'mlearn_li'"):
         load_card("mlearn_lli")
     with pytest.raises(ValueError, match=r"'mlearn_ni' has no split 'train'; known: test"):
         load_frames("mlearn_ni", "train")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mlip.cli import main
 from mlip.data.card import load_card
 from mlip.data.doctor import doctor
 from mlip.data.inspect import inspect
@@ -63,8 +64,6 @@ def test_a_file_without_properties(tmp_path):
 
 def test_the_next_step_is_one_that_works(tmp_path, capsys):
     import shlex
-
-    from mlip.cli import main
 
     for frame in read(LITHIUM, load_card("mlearn_li").fields):
         (tmp_path / "ours.extxyz").open("a").write(to_extxyz(frame))
@@ -131,19 +130,23 @@ def test_the_doctor_passes_the_lithium_data():
     assert found.to_text().endswith("fit for training (1 warning, 1 note)\n")
 
 
-def test_the_doctor_tells_bad_input_instead_of_raising(tmp_path):
-    for source, message in (
-        (LITHIUM, "units of its labels are not declared"),
-        (tmp_path / "no.xyz", "does not exist"),
-        ("mlearn_lo", "there is no data set 'mlearn_lo'"),
-    ):
-        found = doctor(source)
-        assert found.exit_code == 1
-        assert message in found.to_text()
-        assert "not fit for training (1 error)" in found.to_text()
-        content = json.loads(found.to_json())
-        assert content["exit_code"] == 1
-        assert content["findings"][0]["severity"] == "error"
+def test_the_doctor_tells_bad_input_instead_of_raising():
+    found = doctor(LITHIUM)
+    assert found.exit_code == 1
+    assert "units of its labels are not declared" in found.to_text()
+    assert "not fit for training (1 error)" in found.to_text()
+    content = json.loads(found.to_json())
+    assert content["exit_code"] == 1
+    assert content["findings"][0]["severity"] == "error"
+
+
+def test_what_is_not_there_is_bad_input(tmp_path, capsys):
+    with pytest.raises(FileNotFoundError, match=r"no.xyz does not exist"):
+        doctor(tmp_path / "no.xyz")
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "doctor", "mlearn_lo"])
+    assert ended.value.code == 2
+    assert "no file, folder or data set 'mlearn_lo'; did you mean" in capsys.readouterr().err
 
 
 def test_the_doctor_reads_a_file_with_declared_units():

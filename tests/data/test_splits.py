@@ -167,7 +167,7 @@ SALT = np.array(
 
 
 def test_a_frame_without_its_group_is_named():
-    with pytest.raises(ValueError, match=r"f#0 has no 'source_id', so that a split by material"):
+    with pytest.raises(ValueError, match=r"f#0 has no 'source_id', so .* grouped by material"):
         hold_out(frames_of(3), 0.5, 0, group="material")
     with pytest.raises(ValueError, match=r"give one of them"):
         hold_out(grouped(3), 0.5, 0, stratify="source_id", group="material")

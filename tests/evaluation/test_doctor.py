@@ -48,7 +48,7 @@ def swap(stress):
 SPOILT = {
     "gradients": ("forces", lambda x: -x, "opposite sign"),
     "hartree": ("forces", lambda x: x / to_internal("forces", "Ha/bohr"), "looks like Ha/bohr"),
-    "pressure": ("stress", lambda x: -x, "compression_positive"),
+    "pressure": ("stress", lambda x: -x, "declare the other units.stress.sign"),
     "kbar": ("stress", lambda x: x / to_internal("stress", "kbar"), "looks like kbar"),
     "gpa": ("stress", lambda x: x / to_internal("stress", "GPa"), "looks like GPa"),
     "energy": ("energy", lambda x: x * 23.0605, "energy is 23.1 times that of EMT"),
@@ -91,6 +91,7 @@ def test_the_verb_and_its_page(frames, tmp_path, capsys):
 
 
 def test_a_page_of_a_file_that_cannot_be_read(tmp_path):
+    (tmp_path / "no.extxyz").write_text("")
     with pytest.raises(SystemExit):
         main(["data", "doctor", str(tmp_path / "no.extxyz"), f"output={tmp_path}"])
-    assert "does not exist" in (tmp_path / "doctor.html").read_text()
+    assert "is empty" in (tmp_path / "doctor.html").read_text()

@@ -239,7 +239,7 @@ def _require_found(
     """Refuse a file whose labels would silently go unread."""
     for label in fields.labels.keys() - found:
         key = fields.labels[label].keys[0]
-        if fields.declared:
+        if label not in fields.optional:
             raise ValueError(
                 f"{path}: no frame has the key {key!r} declared for {label}"
                 f"{suggest(key, seen)}. The file holds: {', '.join(sorted(seen))}"

@@ -10,13 +10,12 @@ from mlip.data.pymatgen_structure import atoms_of
 from mlip.data.readers.format import Format
 from mlip.data.record import Record
 
-_FIELDS = FieldMap(
+_FIELDS = FieldMap.standard(
     {
         "energy": LabelSource(("energy",), "eV"),
         "forces": LabelSource(("forces",), "eV/A"),
         "stress": LabelSource(("stress",), "kbar", "compression_positive"),
     },
-    declared=False,
 )
 _NEEDED = ("structure", "energy", "forces", "stress")
 

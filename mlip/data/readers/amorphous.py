@@ -14,14 +14,13 @@ from mlip.data.readers.format import Format
 from mlip.data.record import Record
 
 _ENERGIES = ("e_0_energy", "total", "energy", "e_wo_entrp")
-_FIELDS = FieldMap(
+_FIELDS = FieldMap.standard(
     {
         "energy": LabelSource(_ENERGIES, "eV"),
         "forces": LabelSource(("forces",), "eV/A"),
         "stress": LabelSource(("stress", "stresses"), "kbar", "compression_positive"),
         "magmoms": LabelSource(("magmom",), "muB"),
     },
-    declared=False,
 )
 _COLUMNS = ("energy", "forces", "stress", "temperature_K", "diffusivity")
 

@@ -13,14 +13,13 @@ from mlip.data.readers.format import Format
 from mlip.data.record import Record
 from mlip.errors import suggest
 
-_FIELDS = FieldMap(
+_FIELDS = FieldMap.standard(
     {
         "energy": LabelSource(("energy",), "eV"),
         "forces": LabelSource(("force",), "eV/A"),
         # DeePMD's virial is -volume x stress of ASE's sign: positive under compression.
         "stress": LabelSource(("virial",), "eV", "compression_positive", None, virial=True),
     },
-    declared=False,
 )
 _SHAPES = {"coord": (3,), "force": (3,), "box": None, "energy": None, "virial": None}
 _REPAIR = "copy the system again"

@@ -14,7 +14,7 @@ from mlip.errors import suggest
 CHARGES = {"ddec6": ("ddec6", "partial_charges"), "cm5": ("cm5_partial_charges",)}
 """Where the net atomic charges of release 2025.2 stand."""
 
-FIELDS = FieldMap(
+FIELDS = FieldMap.standard(
     {
         "energy": LabelSource(("energy",), "eV"),
         "forces": LabelSource(("forces",), "eV/A"),
@@ -22,7 +22,6 @@ FIELDS = FieldMap(
         "charges": LabelSource(("charges",), "e"),
         "magmoms": LabelSource(("magmoms",), "muB"),
     },
-    declared=False,
 )
 _KEPT = ("matpes_id", "functional", "bandgap", "cohesive_energy_per_atom",
          "formation_energy_per_atom", "chemsys")  # fmt: skip

@@ -24,14 +24,13 @@ ENERGIES = {
 FUNCTIONAL = "PBE(+U), Materials Project"
 VASP_STRESS = LabelSource(("stress",), "kbar", "compression_positive", VOIGT)
 
-_FIELDS = FieldMap(
+_FIELDS = FieldMap.standard(
     {
         "energy": LabelSource(("energy",), "eV"),
         "forces": LabelSource(("force",), "eV/A"),
         "stress": LabelSource(("stress",), "kbar", "compression_positive"),
         "magmoms": LabelSource(("magmom",), "muB"),
     },
-    declared=False,
 )
 _KEPT = ("corrected_total_energy", "energy_per_atom", "ef_per_atom", "e_per_atom_relaxed",
          "ef_per_atom_relaxed", "bandgap", "uncorrected_total_energy")  # fmt: skip

@@ -16,13 +16,12 @@ from mlip.data.pymatgen_structure import atoms_of, numbers_of, site_property
 from mlip.data.readers.format import Format
 from mlip.data.record import Record
 
-_FIELDS = FieldMap(
+_FIELDS = FieldMap.standard(
     {
         "energy": LabelSource(("energy",), "eV"),
         "forces": LabelSource(("forces",), "eV/A"),
         "magmoms": LabelSource(("magmoms",), "muB"),
     },
-    declared=False,
 )
 _FLAT = ("cell", "atomic_numbers", "cart_coords")
 _ATOMWISE = ("forces", "magmoms", "charges")

@@ -10,9 +10,8 @@ from mlip.data.pymatgen_structure import atoms_of, site_property
 from mlip.data.readers.format import Format
 from mlip.data.record import Record
 
-_FIELDS = FieldMap(
+_FIELDS = FieldMap.standard(
     {"energy": LabelSource(("energy",), "eV"), "magmoms": LabelSource(("magmom",), "muB")},
-    declared=False,
 )
 _KEPT = ("entry_id", "correction", "parameters", "data", "composition")
 

@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ase.io.formats import filetype, ioformats
 
 from mlip.data.fields import ASE, FieldMap
@@ -145,20 +144,4 @@ def _guess(path: Path) -> str:
         raise ValueError(f"{path}: the format {found!r} is not known; {_KNOWN}")
     if found in _UNSAFE:
         raise ValueError(f"{path}: the format {found} is not read; convert it to extended XYZ")
-    return found
-
-
-def reader_options(given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the reader's options of a command line, ``options={energy: corrected}``.
-
-    Raises:
-        ValueError: If they are no mapping of names.
-    """
-    text = given.get("options", "{}")
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError:
-        found = text
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise ValueError(f"options is {text!r}: write a mapping, such as {{energy: corrected}}")
     return found

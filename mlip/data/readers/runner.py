@@ -17,14 +17,13 @@ from mlip.data.record import Record
 from mlip.errors import suggest
 from mlip.units import to_internal
 
-_FIELDS = FieldMap(
+_FIELDS = FieldMap.standard(
     {
         "energy": LabelSource(("energy",), "Ha"),
         "forces": LabelSource(("forces",), "Ha/bohr"),
         "charges": LabelSource(("charges",), "e"),
         "total_charge": LabelSource(("total_charge",), "e"),
     },
-    declared=False,
 )
 _COLUMNS = 10
 _REPAIR = "the file is truncated or damaged: fetch or write it again"

@@ -1,8 +1,9 @@
 """A tree of calculations: a folder in which each folder is one calculation of VASP, QE or CP2K."""
 
+import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +16,14 @@ from mlip.data.readers.magmoms_beside import with_magmoms
 from mlip.data.record import Record
 from mlip.errors import suggest
 
+_LOG = logging.getLogger(__name__)
 _VASP = (("vasprun.xml", vasprun.FORMAT), ("OUTCAR", outcar.FORMAT))
 _PRINTED = (".out", ".pwo", ".log")
 _TEXTS = (espresso.FORMAT, cp2k.FORMAT)
 _HEAD = 65536
-_LEAVE_OUT = (
-    "leave this calculation out with options='{{skip: [{name}]}}', or give its folder a name that "
-    "begins with a dot"
-)
+_PIECE = 1024
+BROKEN = ("refuse", "skip")
+_TOLD = 20  # broken calculations that a message names
 
 
 def read_tree(
@@ -32,6 +33,7 @@ def read_tree(
     unconverged: str = "mark",
     unfinished: str = "refuse",
     charges: str | None = None,
+    broken: str = "refuse",
 ) -> Iterator[Record]:
     """Yield the frames of every calculation in a folder, at any depth.
 
@@ -48,16 +50,38 @@ def read_tree(
         unconverged: ``mark`` or ``refuse`` electronic steps that did not converge.
         unfinished: ``refuse`` runs that did not finish, or ``keep`` their complete steps.
         charges: Partial charges; see the readers.
+        broken: ``refuse`` the folder if a calculation cannot be read whole, or ``skip`` such
+            calculations, which are named in a warning.
 
     Raises:
-        ValueError: If a calculation is damaged, a folder holds several outputs, or ``skip`` names
-            what is not there; the message names the folder and how to leave it out.
+        ValueError: If calculations are damaged, a folder holds several outputs, or ``skip`` names
+            what is not there. All of them are named, after the others were read.
     """
     require_choice(path, "energy", energy, vasprun.ENERGIES)
     require_choice(path, "unconverged", unconverged, UNCONVERGED)
     require_choice(path, "unfinished", unfinished, UNFINISHED)
-    skipped = [skip] if isinstance(skip, str) else [str(name).strip("/") for name in skip]
+    require_choice(path, "broken", broken, BROKEN)
     options = {"unconverged": unconverged, "unfinished": unfinished, "charges": charges}
+    problems: dict[str, str] = {}
+    for folder, name in _chosen(path, skip):
+        try:
+            records = _calculation(folder, name, options, energy)
+            yield from (list(records) if broken == "skip" else records)  # whole or not at all
+        except ValueError as error:
+            problems[name] = str(error)
+    if problems and broken == "skip":
+        _LOG.warning("left out of %s: %s", path, _listed(problems))
+    elif problems:
+        raise ValueError(
+            f"{path}: {len(problems)} of its calculations cannot be read: {_listed(problems)}\n"
+            f"Leave them out with options='{{skip: [{', '.join(problems)}]}}', or all that cannot "
+            "be read with options='{broken: skip}'"
+        )
+
+
+def _chosen(path: Path, skip: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """Yield folder and name of each calculation that is not left out."""
+    skipped = [skip] if isinstance(skip, str) else [str(name).strip("/") for name in skip]
     used: set[str] = set()
     calculations: list[str] = []
     for folder in _folders(path):
@@ -66,12 +90,18 @@ def read_tree(
         if left := {s for s in skipped if name == s or name.startswith(f"{s}/")}:
             used |= left
         else:
-            yield from _calculation(folder, name, options, energy)
+            yield folder, name
     if missing := sorted(set(skipped) - used):
         raise ValueError(
             f"{path}: skip names {missing[0]!r}, which is no calculation there"
             f"{suggest(missing[0], calculations)}"
         )
+
+
+def _listed(problems: Mapping[str, str]) -> str:
+    lines = [f"\n  {name}: {told}" for name, told in list(problems.items())[:_TOLD]]
+    more = len(problems) - _TOLD
+    return "".join(lines) + (f"\n  and {more} more" if more > 0 else "")
 
 
 def outputs(folder: Path) -> list[tuple[Path, Format]]:
@@ -119,12 +149,11 @@ def _folders(path: Path) -> Iterator[Path]:
 def _calculation(
     folder: Path, name: str, options: dict[str, str | None], energy: str
 ) -> Iterator[Record]:
-    out = _LEAVE_OUT.format(name=name)
     found = outputs(folder)
     if len(found) > 1:
         raise ValueError(
             f"{folder} holds {len(found)} outputs ({', '.join(f.name for f, _ in found[:3])}), and "
-            f"none is the best; give each a folder of its own, or {out}"
+            "none is the best; give each a folder of its own"
         )
     file, file_format = found[0]
     is_vasp = file_format in (vasprun.FORMAT, outcar.FORMAT)
@@ -132,15 +161,11 @@ def _calculation(
     if file_format is vasprun.FORMAT:
         records = with_magmoms(records, file)
     empty = True
-    try:
-        for record in records:
-            empty = False
-            info = {**record.info, "source_id": name, "trajectory_id": name}
-            yield replace(record, info=info)
-    except ValueError as error:
-        raise ValueError(f"{error}; or {out}") from error
+    for record in records:
+        empty = False
+        yield replace(record, info={**record.info, "source_id": name, "trajectory_id": name})
     if empty:
-        raise ValueError(f"{file} holds no ionic step; repeat the calculation, or {out}")
+        raise ValueError(f"{file} holds no ionic step; repeat the calculation")
 
 
 def _raise(error: OSError) -> None:
@@ -160,11 +185,15 @@ def _tells_energy(path: Path) -> bool:
 
 
 def _head(path: Path) -> bytes:
+    """Return how a file begins, without blanks; of a damaged one, what stands before the damage."""
+    head = b""
     try:
         with open_plain(path) as handle:
-            return b"".join(handle.read(_HEAD).split())
+            while len(head) < _HEAD and (piece := handle.read(_PIECE)):
+                head += piece
     except DAMAGE:
-        return b""
+        pass  # told when it is read
+    return b"".join(head.split())
 
 
 def _claims(path: Path, head: bytes) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlip.data.fields import FieldMap
 from mlip.data.frame import Frame
+from mlip.data.inputs import is_data_set
 from mlip.data.readers import parts_of, read, read_part, require_labels
 from mlip.data.readers.format import Part
 from mlip.data.readers.recognize import files_of, format_of, require_options
@@ -64,14 +65,14 @@ def sources_of(
 
 
 def _sources(path: Path, given: str | Path, units: Any, options: Mapping[str, Any]) -> list[Source]:
-    if path.name != "card.yaml" and (path.is_file() or (path.suffix and not path.is_dir())):
-        format_of(path)
-        return [Source(path, _fields(units), options=options)]
-    if path.is_dir() and not (path / "card.yaml").is_file():
+    if is_data_set(given):
+        if units is not None:
+            raise ValueError(f"units is given, but the card of {path} declares them: leave it out")
+        return [_of_card(_card(given), split, options) for split in _card(given).files]
+    if path.is_dir():
         return [Source(file, _fields(units), options=options) for file in _files(path)]
-    if units is not None:
-        raise ValueError(f"units is given, but the card of {path} declares them: leave units out")
-    return [_of_card(_card(given), split, options) for split in _card(given).files]
+    format_of(path)
+    return [Source(path, _fields(units), options=options)]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -89,7 +90,7 @@ def _files(folder: Path) -> list[Path]:
 def left_out(given: str | Path) -> list[str]:
     """Return the names of the files of a folder that are of no known format."""
     path = Path(given)
-    if not path.is_dir() or (path / "card.yaml").is_file() or _files(path) == [path]:
+    if is_data_set(given) or not path.is_dir() or _files(path) == [path]:
         return []
     return files_of(path)[1]
 

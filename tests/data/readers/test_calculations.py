@@ -79,7 +79,7 @@ def test_a_tree_is_found_by_itself_and_each_calculation_is_used_once(tree):
 def test_a_broken_calculation_is_an_error_that_says_how_to_leave_it_out(tree):
     path = tree / "slab" / "2" / "OUTCAR"
     path.write_text(path.read_text()[:50_000])
-    told = r"slab/2/OUTCAR .*leave this .* out with options='{skip: \[slab/2\]}'"
+    told = r"(?s)1 of its calculations.*slab/2/OUTCAR .*options='{skip: \[slab/2\]}'"
     with pytest.raises(ValueError, match=told):
         list(read(tree))
     assert len(list(read(tree, skip=["slab/2"]))) == 3
@@ -287,3 +287,21 @@ def test_a_tree_becomes_a_store(tree, tmp_path, capsys):
     assert len(store) == 4
     assert {store[k].info["source_id"] for k in range(4)} == {"bulk", "cp2k", "slab/1", "slab/2"}
     assert json.loads(json.dumps(store.manifest.told))["converged"] == {"True": 4}
+
+
+def test_every_broken_calculation_is_told_at_once(tree, caplog):
+    for name in ("slab/2", "cp2k"):
+        path = next(
+            file for file in (tree / name).iterdir() if file.name in ("OUTCAR", "run.out.gz")
+        )
+        path.write_bytes(path.read_bytes()[:4_000])
+    with pytest.raises(ValueError, match=r"2 of its calculations cannot be read") as told:
+        list(read(tree))
+    assert "options='{skip: [cp2k, slab/2]}'" in str(told.value)
+    with pytest.raises(ValueError, match="2 of its calculations"):
+        list(read(tree, unfinished="keep"))
+    kept = list(read(tree, broken="skip"))
+    assert {frame.info["source_id"] for frame in kept} == {"bulk", "slab/1"}
+    assert all(text in caplog.text for text in ("left out of", "slab/2", "cp2k"))
+    with pytest.raises(ValueError, match="broken is 'kip'; known: refuse, skip"):
+        list(read(tree, broken="kip"))

@@ -96,7 +96,7 @@ def test_a_frame_keeps_its_side(lithium):
 def test_groups_stay_together(lithium):
     train, val, _ = divide(lithium, 0.3, 0.0, 5, group="group")
     assert {f.info["group"] for f in train}.isdisjoint(f.info["group"] for f in val)
-    with pytest.raises(ValueError, match="has no 'mp_id', so that a split"):
+    with pytest.raises(ValueError, match="has no 'mp_id', so that frames"):
         divide(lithium, 0.3, 0.0, 5, group="mp_id")
 
 

@@ -1,0 +1,75 @@
+"""What may be named as an input: a file, a folder, a training store, or a data set by its card."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from mlip.data.fields import FieldMap
+from mlip.data.frame import Frame
+from mlip.data.readers import read
+from mlip.data.readers.recognize import format_of
+
+
+def is_data_set(source: str | Path) -> bool:
+    """Return whether a name is that of a data set or its card, not of a file or folder."""
+    path = Path(source)
+    if path.name == "card.yaml" or (path / "card.yaml").is_file():
+        return True
+    return not path.exists() and not path.suffix and len(path.parts) == 1
+
+
+def frames_by_split(
+    source: str | Path,
+    fields: FieldMap | str | Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Iterable[Frame]]:
+    """Return the frames of an input by split, none of them read yet; of a file, one split.
+
+    Args:
+        source: A file, a folder, a store, the name of a data set, or the path of a card.
+        fields: Field map of a file; stores and cards bring their own.
+        options: Options of the reader of a file.
+
+    Raises:
+        FileNotFoundError: If there is no such file or data set.
+        ValueError: If the format is unknown, or options or units are given where they have no use.
+    """
+    from mlip.data.store.reader import Store, is_store
+
+    if is_store(source):
+        from mlip.data.store.report import splits_of
+
+        _refuse(source, fields, options, "a training store, whose units are known")
+        return dict(splits_of(Store(source)))
+    if not is_data_set(source):
+        format_of(Path(source))
+        return {"file": _later(partial(read, source, fields, **(options or {})))}
+    from mlip.data.card import iterate_frames, load_card
+
+    card = load_card(source)
+    _refuse(source, fields, options, "a data set, whose card declares them")
+    if not card.files:
+        next(iterate_frames(card, ""))  # raises, and says how to get them
+    return {split: iterate_frames(card, split) for split in card.files}
+
+
+def all_frames(
+    source: str | Path,
+    fields: FieldMap | str | Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Frame]:
+    """Yield the frames of every split of an input; see :func:`frames_by_split`."""
+    return chain.from_iterable(frames_by_split(source, fields, options).values())
+
+
+def _refuse(source: str | Path, fields: Any, options: Any, what: str) -> None:
+    for name, value in (("units", fields), ("options", options)):
+        if value:
+            raise ValueError(f"{name} is given, but {source} is {what}: leave {name} out")
+
+
+def _later(make: Any) -> Iterator[Frame]:
+    """Open a file when its first frame is asked for."""
+    yield from make()
