@@ -94,9 +94,8 @@ def align(sources: Mapping[str, Sequence[Frame]], reference: str | None = None) 
         if owner:
             shifts[owner][chemical_symbols[element]] = float(value)
     counts = {name: len(energy) for name, (_, energy) in rows.items()}
-    return Alignment(
-        reference, shifts, _residuals(counts, *left), counts, _note(int(rank), len(columns))
-    )
+    note = " ".join(filter(None, (_apart(shifts), _note(int(rank), len(columns)))))
+    return Alignment(reference, shifts, _residuals(counts, *left), counts, note)
 
 
 def require_one_kind(sources: Mapping[str, Sequence[Frame]]) -> None:
@@ -143,6 +142,16 @@ def _residuals(
         name: (float(np.sqrt(np.mean(one**2))), float(np.sqrt(np.mean(two**2))))
         for name, (one, two) in zip(counts, parts, strict=True)
     }
+
+
+def _apart(shifts: Mapping[str, Mapping[str, float]]) -> str:
+    apart = [name for name, shift in shifts.items() if not shift]
+    if not apart:
+        return ""
+    return (
+        f"No other source has an element of {', '.join(apart)}: nothing compares their energies, "
+        "which stay as they are."
+    )
 
 
 def _note(rank: int, unknowns: int) -> str:

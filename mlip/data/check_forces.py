@@ -28,6 +28,7 @@ def check_forces(frames: Sequence[Digest]) -> list[Finding]:
     is unknown, not zero.
     """
     known = [frame for frame in frames if np.isfinite(frame.force)]
+    still = [frame.source for frame in known if frame.force == 0.0 and len(frame) > 1]
     large = [f"{f.source} {f.force:.0f} eV/Å" for f in known if f.force > LARGE_FORCE]
     unbalanced = [frame for frame in known if frame.net_force > NET_FORCE]
     fixed = [f"{f.source} {f.zero_forces} atoms" for f in unbalanced if f.zero_forces]
@@ -50,6 +51,12 @@ def check_forces(frames: Sequence[Digest]) -> list[Finding]:
             Finding("warning", f"the forces of {len(net)} frames do not add up to zero "
                     f"({examples(net)}); check the key and the unit of forces, and that atoms held "
                     "fixed are marked by a move_mask column")
+        )  # fmt: skip
+    if len(known) >= _FEWEST and len(still) > 0.5 * len(known):
+        findings.append(
+            Finding("warning", f"all forces are exactly zero in {len(still)} of {len(known)} "
+                    f"frames ({examples(still)}): they were not computed, unless by symmetry; "
+                    "leave forces out of units, or take them from the calculation")
         )  # fmt: skip
     return findings + _unusual([frame for frame in known if frame.force <= LARGE_FORCE])
 

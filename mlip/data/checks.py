@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ase.data import chemical_symbols
 
 from mlip.data.check_calculations import check_converged, check_settings
+from mlip.data.check_charges import check_charges
 from mlip.data.check_energies import check_energies
 from mlip.data.check_forces import check_forces, check_masked, check_stress, check_stress_sign
 from mlip.data.check_structures import (
@@ -20,10 +21,9 @@ from mlip.data.digest import Digest
 from mlip.data.findings import Finding, by_severity, examples, shortened
 from mlip.data.frame import Frame
 from mlip.data.survey import Survey, survey
+from mlip.keys import FIELDS
 
-CHARGE_SUM = 0.05
-"""e; how well partial charges must add up to the total charge."""
-
+_STEMS = {"charges": "charges", "magmoms": "magmom", "dipole": "dipole"}
 _THEORY_KEYS = (
     "functional", "xc", "xc_functional", "level_of_theory", "run_type", "corrections",
     "energy_choice",
@@ -92,6 +92,7 @@ def check_source(
         check_stress_sign,
         check_energies,
         check_charges,
+        check_unread,
         check_functionals,
         check_converged,
         check_settings,
@@ -105,13 +106,19 @@ def check_labels(frames: Sequence[Digest], required: Sequence[str]) -> list[Find
     """Find labels that are missing everywhere (an error if required) or in some frames (a note)."""
     findings = []
     present = {label for frame in frames for label in frame.labels}
+    if required and not present:
+        return [
+            Finding("error", f"{frames[0].file or 'the data'} holds structures without labels, and "
+                    f"{_held(frames)}. Compute labels (mlip data label), name the keys of some "
+                    "under units, or use other data")
+        ]  # fmt: skip
     for label in sorted(set(required) | present):
         missing = [frame.source for frame in frames if label not in frame.labels]
         if len(missing) == len(frames):
             findings.append(
                 Finding("error", f"{frames[0].file or 'the data'} holds no {label}: it holds "
-                        f"{_held(frames)}. Name the key of {label} and its unit under units, or "
-                        "use other data")
+                        f"labels {', '.join(sorted(present))}, {_held(frames)}. Name the key "
+                        f"of {label} and its unit under units, or use other data")
             )  # fmt: skip
         elif missing:
             findings.append(
@@ -131,25 +138,22 @@ def check_finite(frames: Sequence[Digest]) -> list[Finding]:
     ])  # fmt: skip
 
 
-def check_charges(frames: Sequence[Digest]) -> list[Finding]:
-    """Find partial charges without the total charge that they add up to."""
-    errors, warnings = [], []
-    for frame in frames:
-        if "charges" not in frame.labels:
+def check_unread(frames: Sequence[Digest]) -> list[Finding]:
+    """Tell keys that look like a label which is not read: charges under another name, say."""
+    present = {label for frame in frames for label in frame.labels}
+    keys = sorted({key for frame in frames for key in frame.keys})
+    findings = []
+    for label, stem in _STEMS.items():
+        likely = [k for k in keys if stem in k.lower() and not k.lower().startswith("initial")]
+        if label in present or len(likely) != 1:
             continue
-        if "total_charge" not in frame.labels:
-            if abs(frame.charges) > CHARGE_SUM:
-                errors.append(
-                    Finding("error", f"{frame.source}: the charges add up to {frame.charges:+.3f} "
-                            "e but total_charge is missing; give it in every frame of a charged "
-                            "data set")
-                )  # fmt: skip
-        elif abs(frame.charges - frame.total_charge) > CHARGE_SUM:
-            warnings.append(
-                Finding("warning", f"{frame.source}: the charges add up to {frame.charges:+.3f} e "
-                        f"but total_charge is {frame.total_charge:+.3f} e; check both")
-            )  # fmt: skip
-    return shortened(errors) + shortened(warnings)
+        unit = FIELDS[label].unit
+        findings.append(
+            Finding("note", f"{likely[0]} looks like {label} but is not read: name its key and "
+                    f"unit under units if it is to be learnt",
+                    {label: {"key": likely[0], "unit": unit}})
+        )  # fmt: skip
+    return findings
 
 
 def check_functionals(frames: Sequence[Digest]) -> list[Finding]:
@@ -191,9 +195,5 @@ def element_counts(frames: Sequence[Digest]) -> dict[str, tuple[int, int]]:
 
 
 def _held(frames: Sequence[Digest]) -> str:
-    labels = {label for frame in frames for label in frame.labels}
     keys = {key for frame in frames for key in frame.keys}
-    return (
-        f"labels {', '.join(sorted(labels)) or '(none)'}, other keys "
-        f"{', '.join(sorted(keys)) or '(none)'}"
-    )
+    return f"other keys {', '.join(sorted(keys)) or '(none)'}"

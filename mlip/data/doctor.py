@@ -9,7 +9,7 @@ from typing import Any
 from mlip.data.checks import check_splits, label_counts
 from mlip.data.fields import FieldMap
 from mlip.data.findings import Finding
-from mlip.data.inputs import frames_by_split
+from mlip.data.inputs import frames_by_split, require_use
 from mlip.data.progress import counted
 from mlip.data.store.reader import Store, is_store
 from mlip.data.survey import Survey
@@ -145,7 +145,9 @@ def survey_source(
 
     Raises:
         FileNotFoundError: If there is no such file or data set.
+        ValueError: If units or options are given where they have no use.
     """
+    require_use(source, fields, options)
     surveys: dict[str, Survey] = {}
     findings: list[Finding] = []
     try:

@@ -67,8 +67,8 @@ def download(
     path = Path(found)
     if not file.has_size(path.stat().st_size):
         raise DownloadError(
-            f"{path} has {path.stat().st_size} bytes, but the card says {file.size}: remove it "
-            "and pull again"
+            f"{path} has {path.stat().st_size:,} bytes, but the card says about {file.size:,}: "
+            "remove it and pull again"
         )
     return path
 
@@ -137,7 +137,7 @@ class _Transfer:
                     raise self._failure(str(error)) from error
                 reason = str(error)
             except (requests.exceptions.RequestException, OSError) as error:
-                reason = str(error)
+                reason = _reason(error, url)
             left = self.attempts if self.size > before else left - 1
             before = self.size
             if left <= 0:
@@ -189,7 +189,9 @@ class _Transfer:
         self.notes.write_text(json.dumps({"url": url, "validator": validator}))
         total = int(length) if length else None
         if total is not None and not self.file.has_size(total):
-            raise self._failure(f"the server has {total} bytes, but the card says {self.file.size}")
+            raise self._failure(
+                f"the server has {total:,} bytes, but the card says about {self.file.size:,}"
+            )
         return total
 
     def _past_the_end(self, content_range: str) -> bool:
@@ -200,17 +202,32 @@ class _Transfer:
         raise OSError("the part on the disk is longer than the file of the server")
 
     def _failure(self, reason: str) -> DownloadError:
-        kept = f" {self.size} bytes are kept in {self.part}." if self.size else ""
+        kept = f" {self.size:,} bytes are kept in {self.part}." if self.size else ""
         return DownloadError(
-            f"{self.file.url} cannot be fetched: {reason}.{kept} Pull again to go on. "
+            f"{self.file.filename} cannot be fetched: {reason}.{kept} Pull again to go on. "
             f"{_by_hand(self.file, self.folder)}"
         )
+
+
+def _reason(error: Exception, url: str) -> str:
+    """Return in a few words why nothing came; the client's own text is a page long."""
+    import requests
+
+    host = urlsplit(url).netloc
+    if isinstance(error, requests.exceptions.Timeout):
+        return f"{host} is silent"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection ended early"
+    if isinstance(error, requests.exceptions.ConnectionError):
+        unknown = "NameResolution" in str(error)
+        return f"no connection to {host}{' (its name is not known here)' if unknown else ''}"
+    return str(error)[:200]
 
 
 def _by_hand(file: RemoteFile, folder: Path) -> str:
     host = urlsplit(file.url).netloc
     proof = f" ({file.checksum})" if file.checksum else ""
     return (
-        f"Without a network that reaches {host}: fetch it elsewhere, put it at "
+        f"Without a network that reaches {host}: fetch {file.url} elsewhere, put it at "
         f"{folder / file.filename}{proof}, and pull again"
     )

@@ -34,14 +34,13 @@ def frames_by_split(
 
     Raises:
         FileNotFoundError: If there is no such file or data set.
-        ValueError: If the format is unknown, or options or units are given where they have no use.
+        ValueError: If the format is unknown.
     """
     from mlip.data.store.reader import Store, is_store
 
     if is_store(source):
         from mlip.data.store.report import splits_of
 
-        _refuse(source, fields, options, "a training store, whose units are known")
         return dict(splits_of(Store(source)))
     if not is_data_set(source):
         format_of(Path(source))
@@ -49,7 +48,6 @@ def frames_by_split(
     from mlip.data.card import iterate_frames, load_card
 
     card = load_card(source)
-    _refuse(source, fields, options, "a data set, whose card declares them")
     if not card.files:
         next(iterate_frames(card, ""))  # raises, and says how to get them
     return {split: iterate_frames(card, split) for split in card.files}
@@ -60,14 +58,29 @@ def all_frames(
     fields: FieldMap | str | Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[Frame]:
-    """Yield the frames of every split of an input; see :func:`frames_by_split`."""
+    """Yield the frames of every split of an input; see :func:`frames_by_split`.
+
+    Raises:
+        ValueError: Also if units or options are given where they have no use.
+    """
+    require_use(source, fields, options)
     return chain.from_iterable(frames_by_split(source, fields, options).values())
 
 
-def _refuse(source: str | Path, fields: Any, options: Any, what: str) -> None:
+def require_use(source: str | Path, fields: Any, options: Any) -> None:
+    """Refuse units and options for an input that brings its own.
+
+    Raises:
+        ValueError: If they are given for a store or a data set.
+    """
+    from mlip.data.store.reader import is_store
+
+    what = "a training store" if is_store(source) else "a data set" if is_data_set(source) else ""
     for name, value in (("units", fields), ("options", options)):
-        if value:
-            raise ValueError(f"{name} is given, but {source} is {what}: leave {name} out")
+        if what and value:
+            raise ValueError(
+                f"{name} is given, but {source} is {what}, which brings its own: leave {name} out"
+            )
 
 
 def _later(make: Any) -> Iterator[Frame]:

@@ -247,7 +247,7 @@ class _Tally:
             values = np.asarray(value)
         except ValueError:  # rows of different lengths
             values = np.asarray(str(value))
-        if values.dtype.kind in "fiu":
+        if values.dtype.kind in "fiu" and not key.endswith("_id"):
             shape = values.shape[1:] if level == "atom" else values.shape
             self.columns.setdefault(key, _Column(level, shape)).add(values, record)
         elif level == "graph":

@@ -166,7 +166,11 @@ class _Bar:
         counted = (DownloadColumn(), TransferSpeedColumn())
         columns = (MofNCompleteColumn(),) if file.mpcontribs else counted
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), *columns, disable=not shown
+            TextColumn("{task.description}"),
+            BarColumn(),
+            *columns,
+            disable=not shown,
+            transient=True,
         )
         self.task = self.bar.add_task(file.filename, total=file.size)
 

@@ -39,7 +39,7 @@ def advice(findings: Iterable[Finding], fields: FieldMap) -> str:
 
 def _entry(label: str, source: LabelSource, change: Mapping[str, Any]) -> str:
     options: dict[str, str] = {
-        "key": source.keys[0],
+        "key": str(change.get("key", source.keys[0])),
         "unit": str(change.get("unit", source.unit)).translate(_PLAIN),
     }
     if label == "stress":

@@ -155,7 +155,13 @@ class Verb:
         rows += [(example.split("=", 1)[0], told) for example, told in self.options.items()]
         rows += [*self.flags.items()]
         table = "\n".join(_row(left, right) for left, right in rows)
-        return "\n\n".join(part for part in (usage, self.summary, table, self.notes) if part)
+        parts = (
+            usage,
+            textwrap.fill(self.summary, _WIDTH),
+            table,
+            textwrap.fill(self.notes, _WIDTH),
+        )
+        return "\n\n".join(part for part in parts if part)
 
 
 def _row(name: str, told: str) -> str:

@@ -83,3 +83,10 @@ def test_bad_input_is_refused():
         align({"mp": made, "own": [Frame(Atoms("Li"), {}, "x#0")]})
     with pytest.raises(ValueError, match="corrections is 'MP2022'"):
         align({"mp": frames(2, ["Li"], {}, 0, corrections="MP2022")})
+
+
+def test_sources_without_a_common_element_are_told():
+    copper, lithium = (load_frames(name, "test") for name in ("mlearn_cu", "mlearn_li"))
+    found = align({"cu": copper, "li": lithium}, "cu")
+    assert found.shifts == {"li": {}}
+    assert "No other source has an element of li: nothing compares" in found.to_text()

@@ -145,14 +145,14 @@ def test_corruption_is_found_and_nothing_kept(server, tmp_path):
 
 
 def test_another_size_than_the_card_says(server, tmp_path):
-    with pytest.raises(DownloadError, match="but the card says 5"):
+    with pytest.raises(DownloadError, match="but the card says about 5"):
         download(entry(server, size=5), tmp_path)
 
 
 @pytest.mark.parametrize("fault", ["gone", "error"])
 def test_a_refusal_says_what_to_do_by_hand(fault, server, tmp_path):
     server.faults = [fault] * 3
-    with pytest.raises(DownloadError, match=r"fetch it elsewhere, put it at .*all/a.bin \(sha256"):
+    with pytest.raises(DownloadError, match=r"fetch http\S+ elsewhere, put it at .*a.bin \(sha256"):
         download(entry(server), tmp_path, attempts=2)
     assert len(server.asked) == (1 if fault == "gone" else 2)
 

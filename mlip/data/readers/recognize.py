@@ -43,11 +43,10 @@ def format_of(path: Path) -> str:
         _refuse_pickle(path)
     if (declared := _declared(path)) is not None:
         return declared
+    if path.is_dir():
+        raise ValueError(_unknown_folder(path))
     if not path.is_file():
-        raise ValueError(
-            f"{path} is a folder in which no format is recognised ({', '.join(formats())}); name "
-            "one file in it"
-        )
+        raise ValueError(f"{path} is neither a file nor a folder; name one that is")
     found = _guess(path)
     return "extxyz" if found in _XYZ else found
 
@@ -104,6 +103,17 @@ def require_options(path: Path, file_format: str, options: Mapping[str, Any]) ->
             )
 
 
+def _unknown_folder(path: Path) -> str:
+    if (path / "conversion.json").is_file():
+        return (
+            f"{path} is a training store of which the conversion did not end: run the same mlip "
+            "data convert again, it goes on where it stopped"
+        )
+    held = sorted(entry.name for entry in path.iterdir())
+    some = f"it holds {', '.join(held[:3])}{', ...' if len(held) > 3 else ''}" if held else "empty"
+    return f"{path} is a folder in which no data is recognised ({some}); name one file in it"
+
+
 def _declared(path: Path) -> str | None:
     """Return the declared format that claims the path, None if there is none."""
     head = b""
@@ -140,6 +150,8 @@ def _guess(path: Path) -> str:
         found = filetype(str(path))
     except Exception as error:  # each of ASE's formats looks at the file in its own way
         raise ValueError(f"{path}: the format is not known ({error}); {_KNOWN}") from error
+    if found == "tar" or path.name.endswith((".zip", ".tar.gz", ".tgz", ".tar.xz")):
+        raise ValueError(f"{path} is a packed archive: unpack it, and name what is in it")
     if found not in ioformats or not ioformats[found].can_read:
         raise ValueError(f"{path}: the format {found!r} is not known; {_KNOWN}")
     if found in _UNSAFE:

@@ -81,7 +81,8 @@ def divide(
         group: What must not be divided, ``material`` for instance (``mlip.data.groups``).
 
     Raises:
-        ValueError: If the shares leave nothing to train on, or a frame has no ``group``.
+        ValueError: If the shares or groups leave nothing to train on or to validate with, or a
+            frame has no ``group``.
     """
     if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
         raise ValueError(
@@ -95,7 +96,14 @@ def divide(
     test_end = val_end + (0.0 if len(named["test"]) else test_fraction)
     val = np.concatenate([named["val"], rest[place < val_end]])
     test = np.concatenate([named["test"], rest[(place >= val_end) & (place < test_end)]])
-    return tuple(StoreView(store, i) for i in (rest[place >= test_end], val, test))  # type: ignore[return-value]
+    train = rest[place >= test_end]
+    if group is not None and len(rest) and not (len(train) and (len(val) or not val_end)):
+        raise ValueError(
+            f"the groups by {group} are too few or too large to be divided: {len(train)} training "
+            f"and {len(val)} validation frames. Take another group or another seed, or larger "
+            "val_fraction and test_fraction"
+        )
+    return tuple(StoreView(store, i) for i in (train, val, test))  # type: ignore[return-value]
 
 
 def _places(store: Store, indices: np.ndarray, seed: int, group: str | None) -> np.ndarray:

@@ -123,7 +123,7 @@ def test_a_run_for_bands_beside_its_first_run_is_no_second_calculation(tmp_path)
 
 def test_an_empty_folder_is_no_tree(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"is a folder in which no format is recognised"):
+    with pytest.raises(ValueError, match=r"no data is recognised \(it holds empty\)"):
         read(tmp_path)
 
 
