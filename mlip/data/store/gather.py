@@ -70,8 +70,7 @@ def _copy(
     for name, out in found.items():
         column = "numbers" if name == "atomic_numbers" else name
         if name == "cell":
-            cells = shard.values["cell"]
-            out[to[0]] = cells[: len(cells) // 9 * 9].reshape(-1, 3, 3)[rows]
+            out[to[0]] = shard.cells[rows]
         elif column in shard.offsets:
             per_atom = name in _OF_ATOMS
             _copy_lists(shard, column, rows, counts if per_atom else None, out, to[per_atom])

@@ -172,7 +172,7 @@ class Store(Sequence[Frame]):
         found = {
             "positions": shard.rows("positions", row, (3,)),
             "atomic_numbers": shard.rows("numbers", row, ()),
-            "cell": values["cell"][9 * row : 9 * row + 9].reshape(3, 3),
+            "cell": shard.cells[row],
             "pbc": _PBC[values["pbc"].item(row)],
         }
         held = values["labels"].item(row)
@@ -180,7 +180,7 @@ class Store(Sequence[Frame]):
             if held & _PLACES[name]:
                 per_atom, shape = _SHAPES[name]
                 rows = shard.rows(name, row, shape)
-                found[name] = rows if per_atom else rows.reshape(shape)
+                found[name] = rows if per_atom else rows[0] if shape else rows.reshape(())
         return found
 
     def _column(self, name: str) -> np.ndarray:

@@ -60,10 +60,11 @@ class Shard:
                 raise ValueError(f"it has no column {', '.join(sorted(missing))}")
             self.values: dict[str, np.ndarray] = {}
             self.offsets: dict[str, np.ndarray] = {}
-            self._shaped: dict[str, tuple[np.ndarray, Any, int]] = {}
+            self._shaped: dict[str, tuple[np.ndarray, memoryview]] = {}
             self.texts = {name: batch.column(name) for name in ("source", "info")}
             for name in set(batch.schema.names) - set(self.texts):
                 self._add(name, batch.column(name))
+            self.cells = self.values["cell"][: 9 * entry.frames].reshape(-1, 3, 3)
         except (OSError, ValueError, KeyError, IndexError, pa.ArrowException) as error:
             raise ValueError(
                 f"{path} is missing or damaged ({error}); delete the store and convert the data "
@@ -82,9 +83,9 @@ class Shard:
             offsets = self.offsets[name]
             values = self.values[name][: offsets[-1]].reshape(-1, *shape)
             # A number of a memoryview is read several times faster than one of an array.
-            view = self._shaped[name] = values, offsets.data, prod(shape)
-        values, offsets, width = view
-        return values[offsets[row] // width : offsets[row + 1] // width]
+            view = self._shaped[name] = values, (offsets // prod(shape)).data
+        values, starts = view
+        return values[starts[row] : starts[row + 1]]
 
     def text(self, name: str, row: int) -> str:
         """Return the text of one frame in a text column."""
