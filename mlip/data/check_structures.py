@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from ase import Atoms
 from ase.data import chemical_symbols
 
-from mlip.data.digest import Digest, digests, spans
+from mlip.data.digest import Digest, digests
 from mlip.data.findings import Finding, examples, shortened
 from mlip.data.frame import Frame
 
@@ -119,11 +118,6 @@ def check_leakage(splits: Mapping[str, Iterable[Frame | Digest]]) -> list[Findin
                         f"group={what}")
             )  # fmt: skip
     return findings
-
-
-def usable(atoms: Atoms) -> bool:
-    """Return whether positions and cell are finite and every periodic direction has a vector."""
-    return bool(np.isfinite(atoms.positions).all()) and spans(atoms)
 
 
 def _copies(places: Sequence[tuple[str, Digest]]) -> list[list[tuple[str, Digest]]]:

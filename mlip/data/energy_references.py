@@ -166,16 +166,6 @@ def isolated_energy_references(
     return EnergyReferences(values, 0, len(values), float("nan"))
 
 
-def reference_residuals(frames: Sequence[Frame], references: EnergyReferences) -> np.ndarray:
-    """Return (E - sum of references)/N of each frame, eV/atom; NaN without a finite energy."""
-    return np.array([
-        (float(frame.labels["energy"]) - references.total(frame.atoms.numbers)) / len(frame)
-        if _has_energy(frame)
-        else np.nan
-        for frame in frames
-    ])  # fmt: skip
-
-
 def _has_energy(frame: Frame) -> bool:
     return "energy" in frame.labels and bool(np.isfinite(frame.labels["energy"]))
 

@@ -182,7 +182,9 @@ def test_conversion_scales(store, tmp_path, record):
             convert(long, output, "ase", workers=workers, layout=Layout(shard_frames=500))
             found.append(time.perf_counter() - start)
     fastest = {workers: min(found) for workers, found in times.items()}
-    print(f"\n{ {workers: FRAMES * 30 / seconds for workers, seconds in fastest.items()} } frames/s")
+    print(
+        f"\n{ {workers: FRAMES * 30 / seconds for workers, seconds in fastest.items()} } frames/s"
+    )
     record(
         "conversion to a store, two workers against one",
         fastest[1] / fastest[2],
