@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from mlip.data.batching import Budget, BudgetLoader, BudgetSampler
 from mlip.data.frame import Frame
 from mlip.data.mixture import Mixture, MixtureGraphs
+from mlip.data.store.gather import gather
 from mlip.data.store.view import StoreView, sample
 from mlip.graph import AtomGraph, collate, from_arrays, from_atoms, loader
 
@@ -128,15 +129,21 @@ def average_neighbors(graphs: Sequence[AtomGraph]) -> float:
     return float(edges.sum()) / max(int(atoms.sum()), 1)
 
 
+def _forces(frames: Sequence[Frame]) -> np.ndarray:
+    """Return the components of all forces, in one read of each shard where they are stored."""
+    if isinstance(frames, StoreView):
+        return gather(frames.store, frames.indices, ("forces",))["forces"].ravel()
+    forces = [np.ravel(frame.labels["forces"]) for frame in frames if "forces" in frame.labels]
+    return np.concatenate(forces) if forces else np.zeros(0)
+
+
 def force_scale(frames: Sequence[Frame]) -> float:
     """Return the root mean square of all known force components, eV/Å; 1 if there are none.
 
     It scales the interaction energies at the start (Batatia et al., arXiv 2401.00096, sec. A). Of
     a store, frames spread evenly are taken.
     """
-    frames = sample(frames, _SAMPLE)
-    forces = [np.ravel(frame.labels["forces"]) for frame in frames if "forces" in frame.labels]
-    known = np.concatenate(forces) if forces else np.zeros(0)
+    known = _forces(sample(frames, _SAMPLE))
     known = known[np.isfinite(known)]
     scale = float(np.sqrt(np.mean(known**2))) if len(known) else 0.0
     return scale if scale > 0 else 1.0

@@ -167,7 +167,7 @@ def test_bandwidth(store, record):
 
 
 def test_conversion_scales(store, tmp_path, record):
-    """The same file, thirty times over (4 % of MPtrj), by one and by two workers in turns, their start included."""
+    """60,000 frames (4 % of MPtrj) by one and by two workers in turns, their start included."""
     source = store.folder.parent / "frames.extxyz"
     long = tmp_path / "long.extxyz.gz"
     with gzip.open(long, "wb", compresslevel=1) as file:
@@ -182,9 +182,8 @@ def test_conversion_scales(store, tmp_path, record):
             convert(long, output, "ase", workers=workers, layout=Layout(shard_frames=500))
             found.append(time.perf_counter() - start)
     fastest = {workers: min(found) for workers, found in times.items()}
-    print(
-        f"\n{ {workers: FRAMES * 30 / seconds for workers, seconds in fastest.items()} } frames/s"
-    )
+    rates = {workers: FRAMES * 30 / seconds for workers, seconds in fastest.items()}
+    print(f"\n{rates} frames/s")
     record(
         "conversion to a store, two workers against one",
         fastest[1] / fastest[2],
