@@ -1,6 +1,6 @@
 """AtomGraph: structures and neighbours as tensors; the only file that knows torch-geometric."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ import torch
 from ase import Atoms
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Data
 
 from mlip.keys import FIELDS, LABELS
@@ -185,58 +184,6 @@ def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:
     joined["edge_pair"] += torch.repeat_interleave(pairs.cumsum(0) - pairs, edges)
     joined["batch"] = torch.repeat_interleave(torch.arange(len(stores)), atoms)
     return AtomGraph(**joined, ptr=ptr, num_nodes=int(ptr[-1]))
-
-
-class EpochSampler(Sampler[int]):
-    """A shuffled order that depends on seed and epoch only, so that a resumed run repeats it."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch; Lightning calls this at its start."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
-
-
-def loader(
-    graphs: Sequence[AtomGraph] | Dataset,
-    batch_size: int = 1,
-    *,
-    shuffle: bool = False,
-    seed: int = 0,
-    workers: int = 0,
-    batches: Sampler | None = None,
-) -> DataLoader:
-    """Return batches of graphs; a shuffled order is fixed by ``seed`` and epoch.
-
-    Args:
-        graphs: Graphs, or a dataset that makes them when asked.
-        batch_size: Structures in a batch.
-        shuffle: Another order in each epoch.
-        seed: Seed of the order.
-        workers: Processes that make and join graphs; 0 is this one.
-        batches: Indices of each batch, instead of size, shuffle and seed.
-    """
-    chosen: dict[str, Any] = {"batch_sampler": batches}
-    if batches is None:
-        sampler = EpochSampler(len(graphs), seed) if shuffle else None  # type: ignore[arg-type]
-        chosen = {"batch_size": batch_size, "sampler": sampler}
-    return DataLoader(
-        graphs,  # type: ignore[arg-type]
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        **chosen,
-    )
 
 
 def _label(name: str, value: np.ndarray | None, atoms: int) -> Tensor:

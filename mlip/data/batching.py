@@ -1,4 +1,4 @@
-"""Batches filled to a budget of edges or atoms, balanced across ranks, restorable anywhere."""
+"""Batches of so many frames, edges or atoms, balanced across ranks, restorable anywhere."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from mlip.data.findings import Finding
 from mlip.errors import suggest
 
-_UNITS = ("edges", "atoms")
+_UNITS = ("frames", "edges", "atoms")
 _PROBED = 4  # epochs whose batches are counted beforehand
 _TRIES = 100  # shuffles of an epoch, should it need more batches than those
 
@@ -25,17 +25,19 @@ class Budget:
     Args:
         edges: Largest number of directed edges within the model's cutoff.
         atoms: Largest number of atoms.
+        frames: Largest number of structures.
     """
 
     edges: int | None = None
     atoms: int | None = None
+    frames: int | None = None
 
     @classmethod
     def from_config(cls, batch: Mapping[str, Any]) -> "Budget":
         """Return the budget of a config's ``data.batch``.
 
         Raises:
-            ValueError: If it is not a mapping of edges and atoms to whole numbers from 1.
+            ValueError: If it is not a mapping of frames, edges and atoms to whole numbers from 1.
         """
         for name, value in batch.items():
             if name not in _UNITS:
@@ -44,7 +46,7 @@ class Budget:
                 raise ValueError(f"data.batch.{name} is {value!r}: give a whole number from 1")
         if not any(batch.values()):
             raise ValueError(
-                "data.batch is empty: give {edges: 20000}, {atoms: 500}, both, or {size: 8}"
+                "data.batch is empty: give {frames: 8}, {edges: 20000}, {atoms: 500}, or several"
             )
         return cls(**batch)
 
@@ -82,7 +84,11 @@ class BudgetSampler(Sampler[list[int]]):
         rank: int | None = None,
         ranks: int | None = None,
     ) -> None:
-        self.counts = {"edges": np.asarray(edges, dtype=np.int64), "atoms": np.asarray(atoms)}
+        self.counts = {
+            "frames": np.ones(len(edges), dtype=np.int64),
+            "edges": np.asarray(edges, dtype=np.int64),
+            "atoms": np.asarray(atoms),
+        }
         if not len(edges) or len(edges) != len(atoms):
             raise ValueError(
                 f"{len(edges)} edge counts and {len(atoms)} atom counts: give both for each frame"
@@ -159,7 +165,7 @@ class BudgetSampler(Sampler[list[int]]):
                 over |= self.counts[name] > limit
         if not over.any():
             return []
-        edges, atoms = (int(self.counts[name].max()) for name in _UNITS)
+        edges, atoms = (int(self.counts[name].max()) for name in ("edges", "atoms"))
         return [
             Finding(
                 "warning",

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from mlip.data.batching import Budget, BudgetLoader, BudgetSampler
 from mlip.data.frame import Frame
 from mlip.data.mixture import Mixture, MixtureGraphs
 from mlip.data.store.gather import gather
 from mlip.data.store.view import StoreView, sample
-from mlip.graph import AtomGraph, collate, from_arrays, from_atoms, loader
+from mlip.graph import AtomGraph, collate, from_arrays, from_atoms
 
 _SAMPLE = 5000
 
@@ -57,26 +56,23 @@ class StoreGraphs(Sequence[AtomGraph]):
 
 def batches(
     graphs: Sequence[AtomGraph], data: Mapping[str, Any], *, shuffle: bool = False, seed: int = 0
-) -> DataLoader:
+) -> BudgetLoader:
     """Return the loader that a ``data`` config asks for.
 
     Args:
         graphs: Graphs in memory, or those of a store.
-        data: ``batch_size``, ``workers`` and, instead of the size, ``batch``: ``{size: 8}``,
-            ``{edges: 20000}``, ``{atoms: 500}`` or both of these.
+        data: ``workers`` (0 makes graphs in this process) and ``batch_size`` or, instead,
+            ``batch``: ``{edges: 20000}``, ``{atoms: 500}``, ``{frames: 8}`` or several of these.
         shuffle: Another order in each epoch.
         seed: Seed of the order.
 
     Raises:
         ValueError: If ``batch`` is not such a mapping.
     """
-    batch = data.get("batch")
+    budget = Budget.from_config(data.get("batch") or {"frames": data["batch_size"]})
     workers = data["workers"]
-    if not batch or set(batch) == {"size"}:
-        size = batch["size"] if batch else data["batch_size"]
-        return loader(graphs, size, shuffle=shuffle, seed=seed, workers=workers)
     edges, atoms = counts(graphs)
-    sampler = BudgetSampler(edges, atoms, Budget.from_config(batch), seed=seed, shuffle=shuffle)
+    sampler = BudgetSampler(edges, atoms, budget, seed=seed, shuffle=shuffle)
     return BudgetLoader(
         graphs,
         sampler,

@@ -90,20 +90,24 @@ class SaveBest(Callback):
 class SaveState(Callback):
     """Writes the resumable state within an epoch, for a training that may be killed at any time.
 
+    A queue that takes its machine back sends SIGTERM first: the state is then written after the
+    step at hand.
+
     Args:
         path: The state, which is also written at the end of each epoch.
-        minutes: Time between two of them; 0 writes it at every step.
+        minutes: Time between two of them; 0 writes it at every step, None only at a SIGTERM.
     """
 
-    def __init__(self, path: Path, minutes: float) -> None:
-        self.path, self.minutes = path, minutes
+    def __init__(self, path: Path, minutes: float | None) -> None:
+        self.path = path
+        self.minutes = math.inf if minutes is None else minutes
         self._last = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if it is time; the end of an epoch is not ours."""
-        due = time.monotonic() - self._last >= 60 * self.minutes
+        due = time.monotonic() - self._last >= 60 * self.minutes or trainer.received_sigterm
         if due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             trainer.save_checkpoint(self.path)
             self._last = time.monotonic()

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import signal
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -12,12 +14,12 @@ import lightning
 import yaml
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from mlip import runtime
 from mlip.calculators.checkpoint import MlipCalculator
-from mlip.data.batching import BudgetLoader
 from mlip.data.loader import batches
 from mlip.data.store.view import sample
 from mlip.evaluation.evaluate import evaluate
@@ -36,6 +38,7 @@ from mlip.training.setup import CHECKED, Setup, prepare
 
 STATE = "last.ckpt"
 FINISHED = "summary.json"
+_TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell gives it
 
 
 def run(config: DictConfig) -> Path:
@@ -47,6 +50,7 @@ def run(config: DictConfig) -> Path:
 
     Raises:
         ValueError: For bad data, a bad option, or an output folder that holds another run.
+        SystemExit: After a SIGTERM, when the state is written.
     """
     folder = Path(config.output)
     resume = _resume_from(config, folder)
@@ -59,8 +63,7 @@ def run(config: DictConfig) -> Path:
     lightning.seed_everything(config.seed, verbose=False)
     setup = prepare(config)
     train = batches(setup.train, config.data, shuffle=True, seed=config.seed)
-    if isinstance(train, BudgetLoader):
-        setup.findings += train.batches.findings()
+    setup.findings += train.batches.findings()
     _announce(setup, threads)
     folder.mkdir(parents=True, exist_ok=True)
     if config.start is not None:
@@ -79,13 +82,17 @@ def run(config: DictConfig) -> Path:
     )
     started = time.perf_counter()
     done = len(read_history(folder / "metrics.csv")) if resume else 0
-    trainer.fit(
-        module,
-        train,
-        batches(setup.val, config.data),
-        ckpt_path=resume,
-        weights_only=True,
-    )
+    try:
+        trainer.fit(
+            module,
+            train,
+            batches(setup.val, config.data),
+            ckpt_path=resume,
+            weights_only=True,
+        )
+    except SIGTERMException:
+        Console(highlight=False).print(f"stopped by SIGTERM; to go on: resume=auto output={folder}")
+        sys.exit(_TERMINATED)
     seconds = time.perf_counter() - started
     epochs = trainer.current_epoch - done
     if trainer.current_epoch < (trainer.max_epochs or 0):
@@ -168,10 +175,9 @@ def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trai
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
+        SaveState(folder / STATE, config.save_minutes),
         ProgressBar(),
     ]
-    if config.save_minutes is not None and config.data.get("batch"):
-        callbacks.append(SaveState(folder / STATE, config.save_minutes))
     if config.patience is not None:
         callbacks.append(EarlyStopping(config.monitor, patience=config.patience))
     return instantiate(
@@ -181,7 +187,7 @@ def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trai
         plugins=[AtomicCheckpointIO()],
         logger=instantiate(config.logger) if "_target_" in config.logger else False,
         default_root_dir=str(folder),
-        use_distributed_sampler=not config.data.get("batch"),  # BudgetSampler knows the ranks
+        use_distributed_sampler=False,  # BudgetSampler knows the ranks
         inference_mode=False,
         num_sanity_val_steps=0,
         enable_progress_bar=False,

@@ -18,13 +18,13 @@ from mlip.data.energy_references import (
 )
 from mlip.data.findings import Finding, by_severity, require
 from mlip.data.frame import Frame
-from mlip.data.loader import average_neighbors, force_scale, to_graphs
+from mlip.data.loader import average_neighbors, batches, force_scale, to_graphs
 from mlip.data.mixture import Mixture
 from mlip.data.readers import read
 from mlip.data.sources import Splits, without_isolated
 from mlip.data.store.view import sample
 from mlip.errors import suggest
-from mlip.graph import AtomGraph, loader
+from mlip.graph import AtomGraph
 from mlip.models.build import PRECISIONS, build, resolve
 from mlip.models.loading import load_with_config
 from mlip.models.potential import Potential
@@ -188,7 +188,7 @@ def _shifted(start: Potential, frames: Sequence[Frame]) -> EnergyReferences:
     graphs = to_graphs(frames, start.r_max, ())
     energies = [
         float(energy)
-        for batch in loader(graphs, 8)
+        for batch in batches(graphs, {"batch_size": 8, "workers": 0})
         for energy in start(batch, outputs=())["energy"]
     ]
     errors = [

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mlip.data.card import load_frames
 
@@ -170,6 +172,31 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(tmp_path):
     whole, cut = rows(tmp_path / "whole")[-1], rows(tmp_path / "cut")[-1]
     for name in ("val/loss", "train/loss", "val/forces_rmse_meV_per_A"):
         assert float(cut[name]) == pytest.approx(float(whole[name]), rel=1e-6), name
+
+
+def test_a_terminated_run_saves_its_step_and_ends_bit_for_bit_the_same(tmp_path):
+    """What a queue does before it takes a machine back; the last state would be an epoch old."""
+    common = ["trainer.max_epochs=2", "data.batch_size=2", "save_minutes=null"]
+    assert train(*common, f"output={tmp_path}/whole").returncode == 0
+    cut = tmp_path / "cut"
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *TINY, *common, f"output={cut}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    deadline = time.time() + 240
+    while time.time() < deadline and not (cut / "config.yaml").is_file():
+        time.sleep(0.05)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=120)[0]
+    assert process.returncode == 143
+    assert f"to go on: resume=auto output={cut}" in told.replace("\n", "")
+    state = torch.load(cut / "last.ckpt", weights_only=True)
+    assert state["global_step"] > 0
+    assert train(*common, f"output={cut}", "resume=auto").returncode == 0
+    whole = load_file(tmp_path / "whole" / "last.safetensors")
+    for name, value in load_file(cut / "last.safetensors").items():
+        assert torch.equal(value, whole[name]), name
 
 
 def test_a_truncated_state_is_named(finished, tmp_path):

@@ -115,22 +115,6 @@ def test_a_loss_without_labels_is_named():
         loss.without(["energy", "stress"])
 
 
-def test_the_order_of_an_epoch_depends_on_seed_and_epoch_only():
-    from mlip.graph import EpochSampler
-
-    first, again, other = EpochSampler(50, 1), EpochSampler(50, 1), EpochSampler(50, 2)
-    orders = []
-    for epoch in range(3):
-        first.set_epoch(epoch)
-        orders.append(list(first))
-        assert sorted(orders[-1]) == list(range(50))
-    again.set_epoch(2)
-    assert list(again) == orders[2]
-    assert orders[0] != orders[1]
-    other.set_epoch(2)
-    assert list(other) != orders[2]
-
-
 def test_running_errors_have_units_and_masks():
     forces = np.zeros((2, 3))
     forces[0, 0] = np.nan
