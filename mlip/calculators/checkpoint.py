@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, all_changes, all_properties
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlip.graph import collate, from_atoms
@@ -55,6 +55,10 @@ class MlipCalculator(Calculator):
         self.checkpoint_hash = fingerprint(path)
         self.batch_atoms = batch_atoms
         self.supported_elements = set(self.potential.elements)
+        offered = [name for name in self.potential.outputs if name in all_properties]
+        self.implemented_properties = list(  # type: ignore[misc]  of this potential, not the class
+            dict.fromkeys([*type(self).implemented_properties, *offered])
+        )
 
     def calculate(
         self,

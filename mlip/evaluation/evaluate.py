@@ -14,7 +14,7 @@ from rich.progress import track
 from mlip.data.frame import Frame
 from mlip.evaluation.metrics import QUANTITIES, Errors, align, known_components, summarise
 
-PREDICTED = ("energy", "forces", "stress", "charges")
+PREDICTED = ("energy", "forces", "stress", "charges", "magmoms")
 CHARGE_KEYS = ("total_charge", "charge")
 _BATCH = 16
 _MOST_GROUPS = 20
@@ -95,6 +95,8 @@ class Evaluation:
             return None  # the volume of a slab or a molecule is a choice, and so is its stress
         size = len(frame) if name == "energy" else 1
         label, value = (np.asarray(one[name], dtype=float) for one in (frame.labels, prediction))
+        if name == "magmoms":  # potentials give sizes; the sign of all is a choice
+            return np.abs(label), np.abs(value)
         return label / size, value / size
 
     def write(self, folder: str | Path) -> Path:
@@ -115,7 +117,7 @@ def evaluate(
     label: str = "",
     progress: bool = True,
 ) -> Evaluation:
-    """Predict energy, forces, stress and, if offered, charges of every frame.
+    """Predict energy, forces, stress and, if offered, charges and moments of every frame.
 
     A calculator with a method ``predict(structures) -> list of dicts`` is evaluated in batches.
     A frame on which it fails is kept as a failure with its message, never dropped.
@@ -177,6 +179,8 @@ def _single(calculator: BaseCalculator, atoms: Atoms) -> dict[str, np.ndarray] |
             result["stress"] = voigt_6_to_full_3x3_stress(atoms.get_stress())
         if "charges" in offered:
             result["charges"] = atoms.get_charges()
+        if "magmoms" in offered:
+            result["magmoms"] = atoms.get_magnetic_moments()
     except Exception as error:  # a failure becomes a recorded row
         return _message(error)
     return _finite(result)

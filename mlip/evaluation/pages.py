@@ -22,6 +22,7 @@ PLOTS = {
     "forces": ("forces", "force component", "eV/Å", 1.0),
     "stress": ("stress", "stress component", "GPa", GPA_PER_EV_A3),
     "charges": ("charges", "partial charge", "e", 1.0),
+    "magmoms": ("magmoms", "size of the magnetic moment", "μB", 1.0),
 }
 """File stem -> quantity, words, unit and factor of its parity plot."""
 _WORST = 10

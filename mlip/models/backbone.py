@@ -17,10 +17,13 @@ class Features:
         invariant: One (atoms, channels) tensor a layer: what every head can read.
         equivariant: One (atoms, irreps) tensor a layer, in the layout of the backbone; empty for
             backbones without.
+        alone: Invariants of an atom without neighbours, (elements, channels) a layer; None where
+            they are zero.
     """
 
     invariant: list[Float[Tensor, "atoms channels"]]
     equivariant: list[Float[Tensor, "atoms irreps"]]
+    alone: list[Float[Tensor, "elements channels"]] | None = None
 
 
 class Backbone(nn.Module, ABC):

@@ -1,6 +1,7 @@
 """What a head is: features in, named outputs out."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -12,8 +13,11 @@ class Head(nn.Module, ABC):
     """Maps features to outputs named as in ``mlip.keys.FIELDS``.
 
     Heads run in the listed order; ``outputs`` holds what earlier heads gave. An output called
-    ``energies`` is an energy of each atom, eV, and is added to the potential energy.
+    ``energies`` is an energy of each atom, eV, and is added to the potential energy. Subclasses
+    name their outputs in ``gives``.
     """
+
+    gives: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def forward(

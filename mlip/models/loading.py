@@ -7,6 +7,7 @@ import torch
 
 from mlip.models.checkpoint import load as load_checkpoint
 from mlip.models.checkpoint import read_header
+from mlip.models.chgnet_foundation import MODELS, load_chgnet
 from mlip.models.mace_foundation import load_mace
 from mlip.models.potential import Potential
 
@@ -14,10 +15,11 @@ from mlip.models.potential import Potential
 def load(
     path: str | Path, device: str | torch.device = "cpu", head: str | None = None
 ) -> Potential:
-    """Return the potential in an mlip checkpoint or a MACE ``.model`` file, ready to predict.
+    """Return the potential in an mlip checkpoint or of a published model, ready to predict.
 
     Args:
-        path: ``*.safetensors`` of a run, or a MACE foundation model.
+        path: ``*.safetensors`` of a run, a MACE ``.model`` file, or the name of a model whose
+            weights ship in its package: ``chgnet_0_3_0``, ``chgnet_r2scan``.
         device: Where the weights go.
         head: Which head of a multi-head MACE model.
 
@@ -32,6 +34,9 @@ def load_with_config(
     path: str | Path, device: str | torch.device = "cpu", head: str | None = None
 ) -> tuple[Potential, dict[str, Any]]:
     """Return the potential and the resolved ``model`` config it was built from."""
+    if str(path) in MODELS:
+        potential, config = load_chgnet(str(path))
+        return potential.to(device), config
     if Path(path).suffix == ".model":
         potential, config = load_mace(path, head)
         return potential.to(device), config

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from mlip.errors import UnsupportedElementError
 from mlip.graph import AtomGraph, Geometry
 from mlip.models.backbone import Backbone
+from mlip.models.energy_head import EnergyHead
 from mlip.models.head import Head
-from mlip.models.heads.energy import Energy
 from mlip.models.term import Term
 
 DERIVATIVES = ("forces", "stress")
@@ -53,6 +53,13 @@ class Potential(nn.Module):
         return self.backbone.r_max
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """What :meth:`forward` can return."""
+        heads = [head for head in self.heads.values() if isinstance(head, Head)]
+        given = [name for head in heads for name in head.gives]
+        return tuple(dict.fromkeys(["energy", *DERIVATIVES, *given]))
+
+    @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
         return next(self.parameters()).dtype
@@ -77,7 +84,7 @@ class Potential(nn.Module):
     def set_scale(self, scale: float) -> None:
         """Set the scale of the interaction energies of every energy head, eV."""
         for head in self.heads.values():
-            if isinstance(head, Energy):
+            if isinstance(head, EnergyHead):
                 head.scale.fill_(scale)
 
     def to_precision(self, dtype: torch.dtype) -> "Potential":

@@ -98,7 +98,9 @@ class Loss(nn.Module):
 def per_atom(
     name: str, prediction: Tensor, label: Tensor, batch: AtomGraph
 ) -> tuple[Tensor, Tensor]:
-    """Divide an extensive property by the number of atoms."""
+    """Divide an extensive property by the number of atoms; of a moment take the size."""
+    if name == "magmoms":  # without spin-orbit coupling the sign of all is a choice
+        return prediction, label.abs()
     if name not in PER_ATOM_SCALED:
         return prediction, label
     counts = batch.ptr.diff()

@@ -10,7 +10,12 @@ from mlip.evaluation.metrics import QUANTITIES
 from mlip.graph import AtomGraph
 from mlip.training.loss import per_atom
 
-REPORTED = {"energy": "energy_per_atom", "forces": "forces", "stress": "stress"}
+REPORTED = {
+    "energy": "energy_per_atom",
+    "forces": "forces",
+    "stress": "stress",
+    "magmoms": "magmoms",
+}
 """Property -> the quantity of ``mlip.evaluation.metrics`` that its errors are reported as."""
 
 

@@ -95,6 +95,7 @@ def prepare(config: DictConfig) -> Setup:
         _require_known(splits, potential)
         train = to_graphs(splits.train, potential.r_max, labels)
         references = _references(config, splits, isolated, potential)
+    _require_outputs(loss, potential)
     potential.set_energy_references(references.values)
     val = to_graphs(splits.val, potential.r_max, labels)
     return Setup(splits, findings, references, model, potential.train(), loss, train, val)
@@ -139,6 +140,16 @@ def _require_known(splits: Splits, potential: Potential) -> None:
     """Refuse elements that the potential to start from was not trained on."""
     if set(splits.elements) - set(potential.elements):
         require(check_elements([*splits.train, *splits.val], potential.elements))
+
+
+def _require_outputs(loss: Loss, potential: Potential) -> None:
+    """Refuse to learn what no head gives."""
+    for name in loss.names:
+        if name not in potential.outputs:
+            raise ValueError(
+                f"the loss has {name}, but the model gives {', '.join(potential.outputs)}: add its "
+                f"head, +head@model.heads.{name}={name}, or leave it out of the loss"
+            )
 
 
 REFERENCES = ("auto", "fit", "isolated", "foundation")

@@ -2,27 +2,22 @@
 
 from collections.abc import Sequence
 
-import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from mlip.graph import Geometry
-from mlip.models.backbone import Features
-from mlip.models.head import Head
+from mlip.models.energy_head import EnergyHead
 
 
-class Energy(Head):
+class Energy(EnergyHead):
     """Sum of a linear read-out of each early layer and a small network on the last one.
 
-    ``E_i = scale · (Σ_l w_l·h_i^l + MLP(h_i^L)) + shift`` (Batatia et al., MACE, NeurIPS 2022,
-    eqs. 12 and 13), without biases, so that an atom without neighbours keeps its reference energy.
+    ``f(h) = Σ_l w_l·h^l + MLP(h^L)`` (Batatia et al., MACE, NeurIPS 2022, eqs. 12 and 13), without
+    biases.
 
     Args:
         channels: Invariants after each layer of the backbone.
         hidden: Width of the network on the last layer.
     """
-
-    scale: Tensor
-    shift: Tensor
 
     def __init__(self, channels: Sequence[int], hidden: int = 16) -> None:
         super().__init__()
@@ -33,15 +28,13 @@ class Energy(Head):
         )
         for layer in [*self.linear, self.network[0], self.network[2]]:
             nn.init.normal_(layer.weight, std=layer.weight.shape[1] ** -0.5)  # type: ignore[arg-type]
-        self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("shift", torch.zeros(()))
 
-    def forward(
-        self, features: Features, geometry: Geometry, outputs: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Return ``energies`` (atoms,), eV."""
-        *early, last = features.invariant
+    def read_out(
+        self, invariant: Sequence[Float[Tensor, "atoms channels"]]
+    ) -> Float[Tensor, " atoms"]:
+        """Return the sum over the layers."""
+        *early, last = invariant
         energies = self.network(last)
-        for layer, invariant in zip(self.linear, early, strict=True):
-            energies = energies + layer(invariant)
-        return {"energies": self.scale * energies.squeeze(-1) + self.shift}
+        for layer, features in zip(self.linear, early, strict=True):
+            energies = energies + layer(features)
+        return energies.squeeze(-1)
