@@ -96,8 +96,8 @@ def equilibrate(
         guess: (atoms,) charges to start from, e; not differentiated.
 
     Raises:
-        ValueError: Without a constraint, or for values that do not match the atoms, are not
-            finite, or are not positive where they must be.
+        ValueError: Without a constraint, for a slab at fixed potential, or for values that do not
+            match the atoms, are not finite, or are not positive where they must be.
         RuntimeError: If conjugate gradients do not converge or the matrix is not positive
             definite.
     """
@@ -107,6 +107,7 @@ def equilibrate(
             "fragment_charges(...) or fixed_potential(system)"
         )
     _require(system, electronegativity, hardness, constraint, guess)
+    _require_reference(system, constraint)
     dtype = electronegativity.dtype
     system, right = system.double(), -electronegativity.double()
     wanted = constraint.charges.double()
@@ -185,3 +186,15 @@ def _require(
                     else ""
                 )
             )
+
+
+def _require_reference(system: ChargedSystem, constraint: ChargeConstraint) -> None:
+    """Refuse slabs that may take up charge: the potential of a charged plane has no zero."""
+    free = system.pbc.sum(1)[system.batch] == 2
+    free &= constraint.group < 0
+    if free.any():
+        raise ValueError(
+            f"structure {int(system.batch[free][0])} is a slab with atoms in no group of fixed "
+            "charge, and the potential of a charged slab has no reference: give total_charge, and "
+            "shift the electronegativity of one electrode by the voltage against the other"
+        )
