@@ -48,6 +48,18 @@ def slab():
     return atoms
 
 
+def tilted_slab():
+    """In no direction along an axis: an oblique layer, its open vector not along the normal."""
+    atoms = slab()
+    cell = atoms.cell.array.copy()
+    cell[1] += [0.9, 0.2, 0.0]
+    atoms.set_cell(cell, scale_atoms=True)
+    cell[2] += [2.0, -1.0, 0.0]
+    atoms.set_cell(cell)
+    atoms.rotate(40.0, (1, 2, 3), rotate_cell=True)
+    return atoms
+
+
 def hydronium():
     return molecule("H2O") + Atoms("H", positions=[[0.2, 0.1, 1.1]])
 
@@ -59,6 +71,7 @@ CASES = {
     "triclinic, charged": lambda: case(triclinic(), 0.5, seed=5),
     "slab": lambda: case(slab(), seed=6),
     "slab, charged": lambda: case(slab(), -0.5, seed=6),
+    "tilted slab": lambda: case(tilted_slab(), 0.5, seed=7),
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import fcc100, molecule
+from ase.build import molecule
 from scipy.spatial.transform import Rotation
 
 from mlip.electrostatics.conjugate_gradient import condition
@@ -78,23 +78,6 @@ def test_charges_solve_the_equations_of_an_independent_matrix(batch, one, naive)
     assert found.charges.numpy() == pytest.approx(charges, abs=1e-9)
     assert float(found.energies) == pytest.approx(energy, abs=ENERGY)
     assert float(found.chemical_potential) == pytest.approx(-multiplier, abs=1e-8)
-
-
-def test_a_slab_is_the_limit_of_thick_vacuum(batch):
-    """Of a slab without net charge or dipole, the periodic cell converges to it."""
-    sodium = Atoms("NaClNaCl", [[0, 0, 0], [2.8, 2.8, 0], [0, 2.8, 2.8], [2.8, 0, 2.8]])
-    sodium.set_cell([5.6, 5.6, 60.0])
-    sodium.positions += np.array([[0, 0, 0], [0, 0, 0.3], [0, 0, 0], [0, 0, -0.3]])
-    chi, hardness = np.array([2.8, 8.6, 2.8, 8.6]), np.array([2.0, 3.0, 2.0, 3.0])
-    results = []
-    for pbc in ([True, True, False], True):
-        atoms = sodium.copy()
-        atoms.pbc = pbc
-        system = system_of([atoms], [np.full(4, 0.8)])
-        tensors = system, torch.as_tensor(chi), torch.as_tensor(hardness), torch.zeros(1).double()
-        results.append(run(tensors))
-    assert torch.allclose(results[0].charges, results[1].charges, atol=CHARGE)
-    assert float((results[0].energies - results[1].energies).abs()) < 4 * ENERGY
 
 
 def test_dense_ewald_and_mesh_give_the_same(batch, rock_salt):
@@ -215,40 +198,6 @@ def test_a_molecule_of_fixed_charge_beside_an_electrode(batch, one):
     assert torch.allclose(dense.charges, iterative.charges, atol=1e-8)
 
 
-@pytest.mark.parametrize("settings", [DENSE, ITERATIVE])
-def test_a_slab_takes_the_charge_of_a_capacitor_from_a_voltage(settings):
-    """Two layers d apart, χ of one shifted by U: ``σ = ε₀ U/d`` up to the layers themselves.
-
-    What they take up themselves does not depend on d, so that it drops out of the slope of U/σ.
-    """
-    voltage, slopes = 2.0, []
-    for gap in (10.0, 20.0):
-        place = [[x, y, z] for z in (0.0, gap) for x in (0.0, 2.0) for y in (0.0, 2.0)]
-        atoms = Atoms("Li8", place, cell=[4.0, 4.0, 0.0], pbc=[True, True, False])
-        chi = torch.tensor([0.0] * 4 + [voltage] * 4).double()
-        system = system_of([atoms], [np.full(8, 1.0)])
-        tensors = system, chi, torch.full((8,), 0.5).double(), torch.zeros(1).double()
-        density = float(run(tensors, settings).charges[:4].sum()) / 16.0
-        slopes.append(voltage / density)
-    vacuum = 4 * np.pi * 14.3996454784
-    assert (slopes[1] - slopes[0]) / 10.0 == pytest.approx(vacuum, rel=1e-6)
-
-
-@pytest.mark.parametrize("net", [0.0, 1.0])
-def test_large_slabs_have_a_minimum(net):
-    """Wide and thin, wide and thick: only charges of a given sum, and for those both solvers."""
-    for shape in ((12, 12, 1), (3, 3, 12)):
-        atoms = fcc100("Na", shape, a=5.64, vacuum=8.0, periodic=False)
-        atoms.symbols[::2] = "Cl"
-        random = np.random.default_rng(0)
-        chi = torch.as_tensor(random.uniform(2, 9, len(atoms)))
-        system = system_of([atoms], [np.full(len(atoms), 2.0)])
-        tensors = system, chi, torch.full_like(chi, 0.05), torch.tensor([net]).double()
-        dense, iterative = (run(tensors, own, tolerance=1e-9) for own in (DENSE, ITERATIVE))
-        assert torch.allclose(dense.charges, iterative.charges, atol=CHARGE)
-        assert torch.allclose(dense.chemical_potential, iterative.chemical_potential, atol=CHARGE)
-
-
 def test_the_matrix_is_positive_definite_for_any_widths_and_hardnesses(batch, cases):
     """No eigenvalue is below the smallest hardness; of slabs, among charges that add to 0."""
     random = np.random.default_rng(0)
@@ -280,19 +229,6 @@ def test_long_waves_are_screened_in_crystals_and_slabs(batch, rock_salt, repeat)
     crystal.atoms.center(vacuum=10.0, axis=2)
     found = run(batch(crystal), loose, tolerance=1e-5)
     assert int(found.iterations) <= 18
-
-
-def test_iterations_do_not_grow_with_the_length_of_a_slab(batch, rock_salt):
-    """Waves along a slab of one layer of cells, 0.13 µm long: 14 steps, as of a short one."""
-    iterations = []
-    for length in (24, 240):
-        layer = rock_salt((length, 3, 1), hardness=0.05, width=0.8)
-        layer.atoms.pbc = [True, True, False]
-        layer.atoms.center(vacuum=10.0, axis=2)
-        tensors = batch(layer)
-        loose = Settings("conjugate_gradient", 1e-6)
-        iterations.append(int(run(tensors, loose, tolerance=1e-3, method="pme").iterations))
-    assert iterations[1] <= iterations[0] + 1
 
 
 def test_a_guess_saves_iterations_and_changes_nothing(batch, rock_salt):
@@ -328,13 +264,6 @@ def test_missing_net_charge_is_an_error(batch, one):
         total_charge(system, torch.full_like(net, torch.nan))
     with pytest.raises(ValueError, match="for 1 structures"):
         total_charge(system, torch.zeros(2))
-
-
-def test_a_slab_at_fixed_potential_is_refused(batch, cases):
-    system, chi, hardness, _ = batch(*cases)
-    message = "structure 4 is a slab with atoms in no group of fixed charge.* give total_charge"
-    with pytest.raises(ValueError, match=message):
-        equilibrate(plan_coulomb(system), system, chi, hardness, fixed_potential(system))
 
 
 def test_wrong_fragments_are_refused(batch, cases):
