@@ -145,7 +145,7 @@ def sodium_chloride(*distances):
         atoms += Atoms("NaCl", [[0, 60.0 * index, 0], [distance, 60.0 * index, 0]])
     chi = torch.as_tensor(np.where(atoms.numbers == 11, 2.843, 8.564))
     whole = torch.as_tensor(np.where(atoms.numbers == 11, 4.592, 9.892))
-    hardness, width = split_hardness(whole)
+    hardness, width = split_hardness(whole, 0.5)
     return system_of([atoms], [width.numpy()]), chi, hardness, torch.zeros(1).double()
 
 
