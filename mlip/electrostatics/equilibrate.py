@@ -48,8 +48,9 @@ class Settings:
             raise ValueError(f"unknown method {self.method!r}{suggest(self.method, METHODS)}")
         if not 1e-14 <= self.tolerance <= 0.1 or self.max_iterations < 1:
             raise ValueError(
-                f"tolerance is {self.tolerance} and max_iterations {self.max_iterations}: give a "
-                "relative residual between 1e-14 and 0.1, and at least one iteration"
+                f"tolerance of the residual is {self.tolerance} and max_iterations "
+                f"{self.max_iterations}: give a relative residual between 1e-14 and 0.1, and at "
+                "least one iteration"
             )
 
 

@@ -1,5 +1,6 @@
 """From a batch of structures to the plan of their Coulomb sums, each by its boundary conditions."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,14 +39,18 @@ def plan_coulomb(
             moved by more than half of it.
 
     Raises:
-        ValueError: For an unknown method or impossible tolerance, a structure with one periodic
-            direction or without atoms, coordinates that are not finite, negative widths,
-            overlapping atoms, a batch that is not sorted, a cell without volume, or a
-            slab that does not fit its cell.
+        ValueError: For an unknown method, impossible tolerance or negative skin, a structure with
+            one periodic direction or without atoms, coordinates that are not finite, negative
+            widths, overlapping atoms, a batch that is not sorted, a cell without volume, or a slab
+            that does not fit its cell.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}{suggest(method, METHODS)}")
     require_tolerance(tolerance)
+    if not 0 <= skin < math.inf:
+        raise ValueError(
+            f"skin is {skin}: give a finite length in Å, 0 to list no more than needed"
+        )
     system = system.detach().double()
     _require_sound(system)
     kinds = _kinds(system, method)

@@ -361,6 +361,9 @@ def test_other_bad_input():
         plan_coulomb(batch, method="direct")
     with pytest.raises(ValueError, match="tolerance is 0"):
         plan_coulomb(batch, tolerance=0)
+    for skin in (-0.5, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"skin is {skin}: give a finite length in Å"):
+            plan_coulomb(batch, skin=skin)
     with pytest.raises(ValueError, match="8 atoms: give one charge"):
         electrostatics(batch, q[:3])
     with pytest.raises(ValueError, match="charge of atom 3 of the batch is not finite"):
