@@ -66,11 +66,6 @@ def alone(measure, *arguments):
         return pool.submit(measure, *arguments).result()
 
 
-def forget_peak():
-    """Let the peak of memory begin anew, after what is not counted."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def megabytes(name):
     """Return the resident memory of this process now (VmRSS) or at its peak (VmHWM)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -117,28 +112,30 @@ def ours(repeat, slab):
     return Row(atoms, seconds, used, *steps, cold.charges.numpy())
 
 
+def peer_pairs(system):
+    """Return pairs within the cutoff of the peer and their distances."""
+    place, cell = system.positions, system.cell[0]
+    lists = pair_list(place.numpy(), cell.numpy(), np.ones(3, bool), PEER_CUTOFF)
+    first, second, shift = (torch.as_tensor(some) for some in lists)
+    vectors = place[second] - place[first] + shift.double() @ cell
+    return torch.stack([first, second], 1), vectors.norm(dim=1)
+
+
+def tuned(repeat):
+    """Return the smearing and the mesh that torch-pme chooses for the same accuracy."""
+    system, *_ = rock_salt(repeat)
+    sign = torch.where(torch.arange(system.atoms) % 2 == 0, 1.0, -1.0).double()[:, None]
+    place = sign, system.cell[0], system.positions
+    wanted = {"accuracy": ACCURACY, "prefactor": COULOMB, "nodes_lo": 5}
+    return tune_pme(*place, PEER_CUTOFF, *peer_pairs(system), **wanted)[:2]
+
+
 class Peer:
     """A + J by torch-pme's mesh calculator, points made Gaussians over its pairs."""
 
-    def __init__(self, system):
+    def __init__(self, system, smearing, options):
         self.place, self.cell = system.positions, system.cell[0]
-        lists = pair_list(self.place.numpy(), self.cell.numpy(), np.ones(3, bool), PEER_CUTOFF)
-        first, second, shift = (torch.as_tensor(some) for some in lists)
-        self.pairs = torch.stack([first, second], 1)
-        vectors = self.place[second] - self.place[first] + shift.double() @ self.cell
-        self.distances = vectors.norm(dim=1)
-        sign = torch.where(torch.arange(system.atoms) % 2 == 0, 1.0, -1.0).double()[:, None]
-        smearing, options, _ = tune_pme(
-            sign,
-            self.cell,
-            self.place,
-            PEER_CUTOFF,
-            self.pairs,
-            self.distances,
-            accuracy=ACCURACY,
-            prefactor=COULOMB,
-            nodes_lo=5,
-        )
+        self.pairs, self.distances = peer_pairs(system)
         potential = CoulombPotential(smearing=smearing, prefactor=COULOMB).double()
         self.calculator = PMECalculator(potential, **options).double()
         self.narrow = COULOMB * torch.erfc(self.distances / (2 * WIDTH)) / self.distances
@@ -153,13 +150,12 @@ class Peer:
         return 2 * self.calculator(*call)[:, 0] - near + own
 
 
-def torch_pme(repeat):
-    """The same equations, residual and accuracy on torch-pme, its tuning not counted."""
+def torch_pme(repeat, smearing, options):
+    """The same equations, residual and accuracy on torch-pme, tuned before."""
     before = megabytes("VmRSS")
     system, chi, hardness, constraint = rock_salt(repeat)
     diagonal = hardness + COULOMB / (math.sqrt(math.pi) * WIDTH)
-    matrix = Matrix(Peer(system), hardness, constraint, system.batch, 1)
-    forget_peak()
+    matrix = Matrix(Peer(system, smearing, options), hardness, constraint, system.batch, 1)
     solver = ConjugateGradientSolver(matrix, jacobi(diagonal), diagonal, 1e-6, 500)
     call = lambda: solver.solve(-chi, constraint.charges)  # noqa: E731
     seconds, found = fastest(call, system.atoms)
@@ -218,7 +214,7 @@ def test_growth_and_iterations(record, curves, name, repeats):
 def test_beside_conjugate_gradients_on_torch_pme(record, curves):
     """The diagonal as preconditioner there; charges agree to the accuracy of the sums."""
     own = alone(ours, PEER[-1], False)
-    rows = [alone(torch_pme, repeat) for repeat in PEER]
+    rows = [alone(torch_pme, repeat, *alone(tuned, repeat)) for repeat in PEER]
     curves["diagonal, torch-pme's mesh: rock salt"] = rows
     difference = np.abs(own.charges - rows[-1].charges).max()
     assert difference < 1e-3
