@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mlip.electrostatics.linear import Matrix, Solution
+from mlip.electrostatics.padding import Padding
 
 
 class DenseSolver:
@@ -27,12 +28,12 @@ class DenseSolver:
 
     def __init__(self, matrix: Matrix) -> None:
         self.matrix = matrix
-        self.place, self.size = _places(matrix.batch, matrix.graphs)
-        self.dense = dense_matrix(matrix)
-        ones = self._pad(torch.ones_like(matrix.hardness))
+        self._padding = Padding.of(matrix.batch, matrix.graphs)
+        self.dense = matrix.coulomb.matrix() + self._padding.diagonal(matrix.hardness)
+        ones = self._padding.rows(torch.ones_like(matrix.hardness))
         free = matrix.sums((matrix.constraint.group < 0).double()) > 0
         self._constant = torch.where(free[:, None], 0.0, ones / ones.sum(1, keepdim=True))
-        projected = _project(self.dense, self._constant, self._pad(matrix.hardness))
+        projected = _project(self.dense, self._constant, self._padding.rows(matrix.hardness))
         self._factor = _cholesky(projected + torch.diag_embed(1.0 - ones))
         self._group_place, self._constraints = self._pad_constraints()
         self._columns = torch.cholesky_solve(self._constraints, self._factor)
@@ -50,22 +51,18 @@ class DenseSolver:
         wanted = charges.new_zeros(self._schur.shape[:2])
         wanted.view(-1)[self._group_place] = charges
         equal = wanted.sum(1, keepdim=True) * self._constant
-        rest = self._pad(right) - _times(self.dense, equal)
+        rest = self._padding.rows(right) - _times(self.dense, equal)
         free = torch.cholesky_solve(rest[..., None], self._factor)
         missing = wanted - _times(self._constraints.transpose(1, 2), equal)
         excess = self._constraints.transpose(1, 2) @ free - missing[..., None]
         padded = free - self._columns @ torch.cholesky_solve(excess, self._schur)
-        values = (equal + padded[..., 0]).flatten()[self.place]
-        product = _times(self.dense, equal + padded[..., 0]).flatten()[self.place]
+        values = (equal + padded[..., 0]).flatten()[self._padding.place]
+        product = _times(self.dense, equal + padded[..., 0]).flatten()[self._padding.place]
         constraint = self.matrix.constraint
         groups = constraint.sums(right - product) / constraint.sums(torch.ones_like(right))
         residual = self.matrix.rms(product + constraint.spread(groups) - right)
         iterations = torch.zeros_like(residual, dtype=torch.long)
         return Solution(values, groups, iterations, residual)
-
-    def _pad(self, values: Float[Tensor, " atoms"]) -> Float[Tensor, "graphs size"]:
-        padded = values.new_zeros(self.matrix.graphs * self.size)
-        return padded.index_copy(0, self.place, values).view(-1, self.size)
 
     def _pad_constraints(self) -> tuple[Int[Tensor, " groups"], Float[Tensor, "graphs size own"]]:
         """Return where the groups are among the padded ones of all structures, and Cᵀ."""
@@ -73,36 +70,13 @@ class DenseSolver:
         held = constraint.group >= 0
         owner = self.matrix.owners
         order = owner.argsort(stable=True)
-        place, size = _places(owner[order], graphs)
-        places = torch.empty_like(place)
-        places[order] = place
-        columns = self.dense.new_zeros(graphs * self.size, size)
-        columns[self.place[held], places[constraint.group[held]] % max(size, 1)] = 1.0
-        return places, columns.view(graphs, self.size, size)
-
-
-def dense_matrix(matrix: Matrix) -> Float[Tensor, "graphs size size"]:
-    """Return ``A + J`` of each structure, padded with zeros, eV/e².
-
-    Each product gives one column of every structure at once.
-    """
-    place, size = _places(matrix.batch, matrix.graphs)
-    columns = matrix.hardness.new_zeros(size, matrix.graphs * size)
-    with torch.no_grad():
-        for column in range(size):
-            unit = (place % size == column).to(matrix.hardness.dtype)
-            columns[column, place] = matrix.product(unit)
-    dense = columns.view(size, matrix.graphs, size).transpose(0, 1)
-    return 0.5 * (dense + dense.transpose(1, 2))
-
-
-def _places(owner: Int[Tensor, " items"], graphs: int) -> tuple[Int[Tensor, " items"], int]:
-    """Return where sorted items are when each owner has the same number of places, and that."""
-    counts = torch.bincount(owner, minlength=graphs)
-    starts = counts.cumsum(0) - counts
-    size = int(counts.max())
-    within = torch.arange(len(owner), device=owner.device) - starts[owner]
-    return owner * size + within, size
+        groups = Padding.of(owner[order], graphs)
+        places = torch.empty_like(groups.place)
+        places[order] = groups.place
+        columns = self.dense.new_zeros(self.dense.shape[:2].numel(), groups.size)
+        own = places[constraint.group[held]] % max(groups.size, 1)
+        columns[self._padding.place[held], own] = 1.0
+        return places, columns.view(*self.dense.shape[:2], groups.size)
 
 
 def _times(matrices: Tensor, vectors: Float[Tensor, "graphs size"]) -> Tensor:

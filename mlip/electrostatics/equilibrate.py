@@ -18,13 +18,13 @@ from mlip.electrostatics.system import ChargedSystem
 from mlip.errors import suggest
 
 METHODS = ("auto", "dense", "conjugate_gradient")
-DENSE_ATOMS = 50
+DENSE_ATOMS = 200
 """Batches whose largest structure has more atoms are solved iteratively.
 
-The two meet, on one thread and in batches of eight, at 16 atoms (charges alone, 9 ms), 25 periodic
-and 60 open ones (a loss on forces of the minimum), 60 and 130 (one on forces of another energy of
-the charges, which takes four solves). With 100 periodic atoms it is 181 and 38, 242 and 132, 313
-and 267 ms, dense and iterative.
+Periodic, on one thread, dense and iterative: 32 and 35 ms (8 of 100 atoms), 55 and 49 (4 of 200),
+134 and 73 (2 of 432) for charges alone; 91 and 128, 141 and 179, 259 and 259 with a loss on forces
+of the minimum; 164 and 257, 233 and 364, 377 and 491 with one on forces of another energy of the
+charges, which takes four solves. Open structures of 432 atoms are still faster dense, 17 and 26.
 """
 
 

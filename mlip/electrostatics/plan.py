@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mlip.electrostatics.direct import plan_direct
 from mlip.electrostatics.ewald import plan_ewald
@@ -164,6 +165,16 @@ class MixedOperator:
     def diagonal(self) -> Float[Tensor, " atoms"]:
         """Return the diagonal of A, eV/e²."""
         return self._join([operator.diagonal() for _, operator in self.parts])
+
+    def matrix(self) -> Float[Tensor, "graphs size size"]:
+        """Return A of each structure, padded with zeros, eV/e²."""
+        each = [operator.matrix() for _, operator in self.parts]
+        size = max(own.shape[1] for own in each)
+        result = each[0].new_zeros(self.graphs, size, size)
+        for (part, _), own in zip(self.parts, each, strict=True):
+            free = size - own.shape[1]
+            result = result.index_add(0, part.graphs, pad(own, (0, free, 0, free)))
+        return result
 
     def _join(self, values: list[Tensor]) -> Float[Tensor, " atoms"]:
         result = values[0].new_zeros(self.atoms)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mlip.electrostatics.mesh import Mesh, bind
+from mlip.electrostatics.padding import Padding
 from mlip.electrostatics.pme_tuning import Layer, MeshSettings, choose_meshes
 from mlip.electrostatics.slab import boxes_of
 from mlip.electrostatics.split import SplitOperator, SplitPlan, plan_split
@@ -54,6 +55,11 @@ class PmeOperator:
         each = zip(self._smooth, self._counts, strict=True)
         smooth = torch.cat([own.diagonal().expand(count) for own, count in each])
         return smooth + self._real.diagonal()
+
+    def matrix(self) -> Float[Tensor, "graphs size size"]:
+        """Return A of each structure, padded with zeros, eV/e²."""
+        padding = Padding.of(self._real.batch, len(self._counts))
+        return padding.columns(self.potential, self._real.diagonal())
 
 
 class SmoothSum:

@@ -195,9 +195,12 @@ def moved(atoms, size, seed=5):
     atoms.positions += size * np.random.default_rng(seed).normal(size=(len(atoms), 3))
 
 
-@pytest.mark.parametrize("make", [lambda: rock_salt(repeat=(4, 4, 4)), slab, ion])
+@pytest.mark.parametrize("make", [lambda: rock_salt(repeat=(5, 5, 5)), slab, ion])
 def test_plans_and_guesses_of_earlier_steps_change_nothing(make):
-    """Small moves keep the plan; large ones, another cell and other atoms do not."""
+    """Small moves keep the plan; large ones, another cell and other atoms do not.
+
+    The crystal is large enough for charges to be iterated from those before.
+    """
     atoms = make()
     calculator = qeq()
     atoms.calc = calculator
