@@ -68,7 +68,7 @@ class Screen:
         """Return W times charges."""
         density = self.mesh.spread((self.scale * charges).repeat(self.copies))
         found = self.mesh.gather(self.mesh.convolve(self.kernel, density))
-        return self.scale * found[: len(charges)]
+        return self.scale * found.view(self.copies, -1).mean(0)  # of all copies: W is symmetric
 
 
 def screened(system: ChargedSystem, diagonal: Float[Tensor, " atoms"]) -> Preconditioner:
@@ -161,4 +161,5 @@ def _smooth(
     """Return the density of values around each atom by a kernel that is 1 at k = 0, 1/Å³."""
     all_values = values.repeat(copies)
     waves = mesh.gather(mesh.convolve(kernel, mesh.spread(all_values)))
-    return (waves + all_values.sum() / torch.linalg.det(mesh.cell).abs())[: len(values)]
+    mean = all_values.sum() / torch.linalg.det(mesh.cell).abs()
+    return waves.view(copies, -1).mean(0) + mean
