@@ -210,10 +210,6 @@ class _Trajectory:
 def _elements(table: Mapping[str, Sequence[float]], gaussian_share: float) -> dict[str, _Element]:
     from ase.data import chemical_symbols
 
-    if not 0 < gaussian_share < 1:
-        raise ValueError(
-            f"gaussian_share is {gaussian_share}: give a part between 0 and 1, both excluded"
-        )
     elements = {}
     for symbol, values in table.items():
         if symbol not in chemical_symbols[1:]:
@@ -224,8 +220,7 @@ def _elements(table: Mapping[str, Sequence[float]], gaussian_share: float) -> di
                 f"{symbol} has the parameters {list(values)}: give its electronegativity (V) and "
                 "its hardness (eV/e²), the latter positive"
             )
-        whole = float(values[1])
-        hardness, width = split_hardness(_tensor([whole]), whole * (1 - gaussian_share))
+        hardness, width = split_hardness(_tensor([float(values[1])]), gaussian_share)
         elements[symbol] = _Element(float(values[0]), float(hardness), float(width))
     return elements
 

@@ -93,7 +93,8 @@ def fragment_charges(
 def fixed_potential(system: ChargedSystem) -> ChargeConstraint:
     """Fix no charge: electrodes at a given chemical potential μ, subtracted from χ by the caller.
 
-    What is minimised is then the grand potential ``E - μ Σ q``.
+    What is minimised is then the grand potential ``E - μ Σ q``. Of slabs only differences of
+    potential have a meaning: keep their total charge, and shift χ of one electrode.
     """
     free = torch.full_like(system.batch, -1)
     return ChargeConstraint(free, system.positions.new_zeros(0).double())

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mlip.electrostatics.kernels import coulomb, self_interaction
+from mlip.electrostatics.padding import Padding
 from mlip.electrostatics.pairs import Pairs, all_pairs
 from mlip.electrostatics.system import ChargedSystem
 from mlip.errors import StructureError
@@ -44,6 +45,12 @@ class DirectOperator:
     def diagonal(self) -> Float[Tensor, " atoms"]:
         """Return the diagonal of A, eV/e²."""
         return self._self
+
+    def matrix(self) -> Float[Tensor, "graphs size size"]:
+        """Return A of each structure, padded with zeros, eV/e²."""
+        padding = Padding.of(self._batch, self._graphs)
+        pairs = padding.symmetric(self._pairs, self.pairs.first, self.pairs.second)
+        return pairs + padding.diagonal(self._self)
 
 
 def plan_direct(system: ChargedSystem) -> DirectPlan:

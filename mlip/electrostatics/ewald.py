@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mlip.electrostatics.slab import boxes_of
 from mlip.electrostatics.split import SplitOperator, SplitPlan, plan_split
@@ -86,6 +87,15 @@ class EwaldOperator:
             result = result.index_add(0, part.block.atoms, part.diagonal())
         return result
 
+    def matrix(self) -> Float[Tensor, "graphs size size"]:
+        """Return A of each structure, padded with zeros, eV/e²."""
+        result = self._real.matrix()
+        for part in self._parts:
+            own = part.matrix()
+            free = result.shape[1] - own.shape[1]
+            result = result.index_add(0, part.block.graphs, pad(own, (0, free, 0, free)))
+        return result
+
 
 class ReciprocalSum:
     """``Σ_{k≠0} (4π k_e/V k²) e^(-η²k²/2) cos k·r_ij`` of the structures of a block."""
@@ -130,6 +140,18 @@ class ReciprocalSum:
         """Return the diagonal at the atoms of the block, the same for all of a structure."""
         same = self.weights.sum((1, 2))[:, None].expand(self.block.slots.shape)
         return same.flatten().index_select(0, self.block.places)
+
+    def matrix(self) -> Float[Tensor, "graphs slots slots"]:
+        """Return the matrix of each structure of the block, padded with zeros."""
+        slots = self.block.slots
+        inside = torch.zeros_like(slots, dtype=self.weights.dtype).flatten()
+        inside = inside.index_fill(0, self.block.places, 1.0).view(*slots.shape, 1)
+        result = self.weights.new_zeros(*slots.shape, slots.shape[1])
+        for own, weights in zip(self._x.unbind(2), self.weights.sqrt().unbind(1), strict=True):
+            phases = self._yz * (own[..., None] * inside)
+            waves = torch.cat([phases.real, phases.imag], 2) * weights.repeat(1, 2)[:, None]
+            result = result + waves @ waves.transpose(1, 2)
+        return result
 
 
 def plan_ewald(

@@ -56,7 +56,7 @@ class Mesh:
         metric = (2 * math.pi) ** 2 * torch.linalg.inv(self.cell).T @ torch.linalg.inv(self.cell)
         x, y, z = (
             wave.reshape([-1 if axis == own else 1 for own in range(3)])
-            for axis, wave in enumerate(self._waves())
+            for axis, wave in enumerate(self.waves())
         )
         squared = x**2 * metric[0, 0] + 2 * x * y * metric[0, 1] + y**2 * metric[1, 1]
         squared = squared + z * (2 * x * metric[0, 2] + 2 * y * metric[1, 2])
@@ -112,8 +112,8 @@ class Mesh:
         waves = waves * kernel if kernel.requires_grad else waves.mul_(kernel)
         return torch.fft.irfftn(waves, s=self.shape, norm="forward")
 
-    def _waves(self) -> list[Float[Tensor, " points"]]:
-        """Integer wave numbers along each axis, the last without its negative half."""
+    def waves(self) -> list[Float[Tensor, " points"]]:
+        """Return whole wave numbers along each axis, of the last without its negative half."""
         waves = [
             torch.fft.fftfreq(points, 1 / points, dtype=self.cell.dtype, device=self.cell.device)
             for points in self.shape

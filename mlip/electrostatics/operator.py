@@ -28,6 +28,10 @@ class CoulombOperator(Protocol):
         """Return the diagonal of A, eV/e²; of a mesh, to the accuracy of a preconditioner."""
         ...
 
+    def matrix(self) -> Float[Tensor, "graphs size size"]:
+        """Return A of each structure, padded with zeros to the largest, eV/e²."""
+        ...
+
 
 class CoulombPlan(Protocol):
     """All that does not depend on the derivatives: method, splitting width, pairs, mesh, k vectors.

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -30,23 +29,25 @@ def width_of(raw: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 def split_hardness(
-    whole: Float[Tensor, " n"], least: float = LEAST_HARDNESS
+    whole: Float[Tensor, " n"], gaussian_share: float
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Return J and σ that share out a tabulated hardness, which is the whole diagonal.
 
-    The Gaussian repels itself with ``k_e/(σ√π)``; J is what remains.
+    The Gaussian repels itself with ``k_e/(σ√π)``, which is its share; J is the rest. The same share
+    for all keeps soft elements wide and hard ones narrow.
 
     Args:
         whole: ``J + k_e/(σ√π)`` of each atom or element, eV/e².
-        least: J, eV/e², positive.
+        gaussian_share: Of the whole, between 0 and 1; it sets σ, Å.
 
     Raises:
-        ValueError: If a hardness is not larger than the least one.
+        ValueError: If a hardness is not positive or the share not between 0 and 1.
     """
-    if not bool((whole > least).all()) or least <= 0:
+    if not 0 < gaussian_share < 1:
         raise ValueError(
-            f"the smallest hardness is {float(whole.min())} eV/e² and its part beyond the Gaussian "
-            f"{least}: give larger hardnesses, or a smaller, positive part"
+            f"gaussian_share is {gaussian_share}: give a part between 0 and 1, both excluded"
         )
-    width = COULOMB / (math.sqrt(math.pi) * (whole - least))
-    return torch.full_like(whole, least), width
+    if not bool((whole > 0).all()):
+        raise ValueError(f"the smallest hardness is {float(whole.min())} eV/e²: give positive ones")
+    width = COULOMB / (math.sqrt(math.pi) * gaussian_share * whole)
+    return (1 - gaussian_share) * whole, width

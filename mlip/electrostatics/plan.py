@@ -1,10 +1,12 @@
 """From a batch of structures to the plan of their Coulomb sums, each by its boundary conditions."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mlip.electrostatics.direct import plan_direct
 from mlip.electrostatics.ewald import plan_ewald
@@ -38,14 +40,18 @@ def plan_coulomb(
             moved by more than half of it.
 
     Raises:
-        ValueError: For an unknown method or impossible tolerance, a structure with one periodic
-            direction or without atoms, coordinates that are not finite, negative widths,
-            overlapping atoms, a batch that is not sorted, a cell without volume, or a
-            slab that does not fit its cell.
+        ValueError: For an unknown method, impossible tolerance or negative skin, a structure with
+            one periodic direction or without atoms, coordinates that are not finite, negative
+            widths, overlapping atoms, a batch that is not sorted, a cell without volume, or a slab
+            that does not fit its cell.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}{suggest(method, METHODS)}")
     require_tolerance(tolerance)
+    if not 0 <= skin < math.inf:
+        raise ValueError(
+            f"skin is {skin}: give a finite length in Å, 0 to list no more than needed"
+        )
     system = system.detach().double()
     _require_sound(system)
     kinds = _kinds(system, method)
@@ -159,6 +165,16 @@ class MixedOperator:
     def diagonal(self) -> Float[Tensor, " atoms"]:
         """Return the diagonal of A, eV/e²."""
         return self._join([operator.diagonal() for _, operator in self.parts])
+
+    def matrix(self) -> Float[Tensor, "graphs size size"]:
+        """Return A of each structure, padded with zeros, eV/e²."""
+        each = [operator.matrix() for _, operator in self.parts]
+        size = max(own.shape[1] for own in each)
+        result = each[0].new_zeros(self.graphs, size, size)
+        for (part, _), own in zip(self.parts, each, strict=True):
+            free = size - own.shape[1]
+            result = result.index_add(0, part.graphs, pad(own, (0, free, 0, free)))
+        return result
 
     def _join(self, values: list[Tensor]) -> Float[Tensor, " atoms"]:
         result = values[0].new_zeros(self.atoms)

@@ -1,15 +1,16 @@
 """Particle mesh Ewald of Gaussian charges: quasi-linear in the atoms, differentiable twice."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mlip.electrostatics.mesh import bind
-from mlip.electrostatics.pme_tuning import MeshSettings, choose_meshes
+from mlip.electrostatics.mesh import Mesh, bind
+from mlip.electrostatics.padding import Padding
+from mlip.electrostatics.pme_tuning import Layer, MeshSettings, choose_meshes
 from mlip.electrostatics.slab import boxes_of
 from mlip.electrostatics.split import SplitOperator, SplitPlan, plan_split
 from mlip.electrostatics.system import ChargedSystem
@@ -55,15 +56,27 @@ class PmeOperator:
         smooth = torch.cat([own.diagonal().expand(count) for own, count in each])
         return smooth + self._real.diagonal()
 
+    def matrix(self) -> Float[Tensor, "graphs size size"]:
+        """Return A of each structure, padded with zeros, eV/e²."""
+        padding = Padding.of(self._real.batch, len(self._counts))
+        return padding.columns(self.potential, self._real.diagonal())
+
 
 class SmoothSum:
-    """``Σ_{k≠0} (4π k_e/V k²) e^(-η²k²/2) cos k·r_ij`` of one structure, on a mesh."""
+    """``Σ_{k≠0} (4π k_e/V k²) e^(-η²k²/2) cos k·r_ij`` of one structure, on a mesh.
+
+    Of a slab in a box of height L that is more than twice as high, waves along it have the factor
+    ``1 - (-1)^m e^(-κL/2)``, with κ the part of k along the slab and m the number of waves across
+    the box: 1/r is cut off between heights L/2 apart, so that no image is felt however wide the
+    slab is (Rozzi et al., PRB 73, 205119 (2006); Sohier, Calandra, Mauri, PRB 96, 075448 (2017)).
+    """
 
     def __init__(
         self, positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "3 3"], own: MeshSettings
     ) -> None:
         self._half = own.splitting**2 / 2
         self._mesh = bind(positions, cell, own.shape, own.order)
+        self._images = None if own.layer is None else _without_images(self._mesh, own.layer)
         self._filter = self._mesh.filter(self._radial)
 
     def potential(self, charges: Float[Tensor, " atoms"]) -> Float[Tensor, " atoms"]:
@@ -75,7 +88,20 @@ class SmoothSum:
         return self._mesh.diagonal(self._radial)
 
     def _radial(self, squared: Tensor) -> Tensor:
-        return 4 * math.pi * COULOMB * torch.exp(-self._half * squared) / squared
+        kernel = 4 * math.pi * COULOMB * torch.exp(-self._half * squared) / squared
+        return kernel if self._images is None else kernel * self._images
+
+
+def _without_images(mesh: Mesh, layer: Layer) -> Float[Tensor, "x y half_z"]:
+    """Return the factor of waves along a slab; 1 of those across it, corrected elsewhere."""
+    squared = mesh.squared_wave_vectors().select(layer.axis, 0)
+    across = torch.zeros_like(squared, dtype=torch.bool)
+    across[0, 0] = True
+    along = torch.where(across, 0.0, torch.exp(-0.5 * layer.height * squared.sqrt()))
+    shape = [1, 1, 1]
+    shape[layer.axis] = -1
+    sign = 1 - 2 * (mesh.waves()[layer.axis] % 2)
+    return 1 - sign.reshape(shape) * along.unsqueeze(layer.axis)
 
 
 def plan_pme(system: ChargedSystem, tolerance: float = 1e-6, skin: float = 0.0) -> PmePlan:
@@ -91,6 +117,11 @@ def plan_pme(system: ChargedSystem, tolerance: float = 1e-6, skin: float = 0.0) 
             tolerance is out of the reach of a mesh.
     """
     boxes = boxes_of(system, tolerance)
-    meshes, cutoff = choose_meshes(system, boxes, tolerance)
+    meshes, cutoff = choose_meshes(system, boxes, tolerance, skin)
+    heights = boxes.height.clone()
+    for graph, own in enumerate(meshes):
+        if own.layer is not None:
+            heights[graph] = own.layer.height
+    boxes = replace(boxes, height=heights)
     split = np.array([own.splitting for own in meshes])
     return PmePlan(plan_split(system, boxes, split, cutoff, skin), meshes)

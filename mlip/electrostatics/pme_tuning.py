@@ -30,6 +30,19 @@ SPLITS = np.geomspace(0.15, 6.0, 60)
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A box that is more than twice as high as a slab and the tails of its smooth charges.
+
+    Args:
+        axis: The open direction.
+        height: Å.
+    """
+
+    axis: int
+    height: float
+
+
+@dataclass(frozen=True)
 class MeshSettings:
     """The mesh of one structure.
 
@@ -37,24 +50,38 @@ class MeshSettings:
         splitting: η, Å.
         order: Of the splines.
         shape: Points along each lattice vector.
+        layer: The box of a slab whose images the mesh leaves out by itself.
     """
 
     splitting: float
     order: int
     shape: tuple[int, int, int]
+    layer: Layer | None = None
 
 
 @dataclass(frozen=True)
 class _Structure:
-    """What the choice depends on: lengths of the lattice vectors, density, widths of its atoms."""
+    """What the choice depends on.
+
+    Args:
+        lengths: Of the lattice vectors of its periodic box, Å.
+        density: 1/Å³.
+        widths: Of its atoms, Å.
+        axis: The open direction of a slab, else None.
+        thickness: Of a slab, wherever its atoms move, Å.
+        decades: As in :class:`mlip.electrostatics.slab.Boxes`.
+    """
 
     lengths: Float[np.ndarray, " axes"]
     density: float
     widths: Float[np.ndarray, " atoms"]
+    axis: int | None
+    thickness: float
+    decades: float
 
 
 def choose_meshes(
-    system: ChargedSystem, boxes: Boxes, tolerance: float
+    system: ChargedSystem, boxes: Boxes, tolerance: float, skin: float = 0.0
 ) -> tuple[tuple[MeshSettings, ...], Float[np.ndarray, " graphs"]]:
     """Return the cheapest mesh of each structure within the tolerance, and its cutoff, Å.
 
@@ -64,6 +91,7 @@ def choose_meshes(
         system: Structures with two or three periodic directions.
         boxes: Their periodic boxes.
         tolerance: Of forces, eV/Å, and of energies per atom, eV, for charges of 1 e.
+        skin: Atoms may move half of it, Å.
 
     Raises:
         ValueError: If the tolerance is not between 1e-14 and 1.
@@ -73,7 +101,14 @@ def choose_meshes(
     chosen = []
     for graph in range(system.graphs):
         widths = system.widths[system.batch == graph].detach().cpu().numpy()
-        own = _Structure(extent.lengths[graph], float(extent.density[graph]), widths)
+        own = _Structure(
+            extent.lengths[graph],
+            float(extent.density[graph]),
+            widths,
+            int(boxes.axis[graph]) if boxes.slab[graph] else None,
+            float(boxes.thickness[graph]) + skin,
+            float(boxes.decades[graph]),
+        )
         tried = _candidates(own, tolerance)
         chosen.append(min(tried, key=lambda candidate, own=own: _time(own, *candidate)))
     meshes = tuple(settings for settings, _ in chosen)
@@ -87,8 +122,19 @@ def _candidates(own: _Structure, tolerance: float) -> Iterator[tuple[MeshSetting
     pairs = zip(splits.tolist(), cutoffs.tolist(), strict=True)
     for (split, cutoff), order in itertools.product(pairs, ORDERS):
         spacing = split * min(COARSEST, _spacing(own, split, order, tolerance))
-        x, y, z = (_points(float(length) / spacing, order) for length in own.lengths)
-        yield MeshSettings(split, order, (x, y, z)), cutoff
+        layer, lengths = _layer(own, split), own.lengths.copy()
+        if layer is not None:
+            lengths[layer.axis] = layer.height
+        x, y, z = (_points(float(length) / spacing, order) for length in lengths)
+        yield MeshSettings(split, order, (x, y, z), layer), cutoff
+
+
+def _layer(own: _Structure, split: float) -> Layer | None:
+    """Return the box in which Gaussians of the split's width see none of the images, if lower."""
+    if own.axis is None:
+        return None
+    height = 2 * (own.thickness + split * math.sqrt(2 * own.decades))
+    return Layer(own.axis, height) if height < own.lengths[own.axis] else None
 
 
 def _points(least: float, order: int) -> int:

@@ -1,7 +1,8 @@
 """Slabs: two periodic directions, computed in a periodic box of our own height and corrected.
 
 The caller's lattice vector of the open direction only says how high the cell is; it may be zero.
-The box is as high as the slab plus the vacuum after which the images no longer matter.
+The box is as high as the slab plus the vacuum after which the images no longer matter: the more,
+the wider it is. Where it is lower, a mesh sum takes a box that leaves the images out by itself.
 """
 
 import math
@@ -30,6 +31,7 @@ class Boxes:
         axis: (graphs,) the open direction of a slab; of no meaning for others.
         height: (graphs,) height of the box of a slab, Å.
         thickness: (graphs,) from the lowest to the highest atom of a slab, Å.
+        decades: (graphs,) natural logarithm by which what images add must be damped.
         any_slab: Whether there is a slab among the structures.
     """
 
@@ -37,6 +39,7 @@ class Boxes:
     axis: Int[Tensor, " graphs"]
     height: Float[Tensor, " graphs"]
     thickness: Float[Tensor, " graphs"]
+    decades: Float[Tensor, " graphs"]
     any_slab: bool
 
     def normals(self, cell: Float[Tensor, "graphs 3 3"]) -> Float[Tensor, "graphs 3"]:
@@ -74,20 +77,20 @@ def boxes_of(system: ChargedSystem, tolerance: float) -> Boxes:
     slab = system.pbc.sum(1) == 2
     axis = torch.where(slab, (~system.pbc).long().argmax(1), 0)
     zero = torch.zeros(system.graphs, dtype=torch.float64, device=slab.device)
-    boxes = Boxes(slab, axis, zero, zero, bool(slab.any()))
+    boxes = Boxes(slab, axis, zero, zero, zero, bool(slab.any()))
     if not boxes.any_slab:
         return boxes
     cell = system.cell.detach()
     normals = boxes.normals(cell)
     along = (system.positions.detach() * normals[system.batch]).sum(-1)
     thickness = _range(along, system.batch, system.graphs)
-    height = zero.clone()
+    height, decades = zero.clone(), zero.clone()
     for graph in torch.nonzero(slab)[:, 0].tolist():
         own = int(axis[graph])
         _require_vacuum(system, graph, own, float(thickness[graph]), normals[graph])
-        gap = _gap(system, graph, own, tolerance)
+        decades[graph], gap = _gap(system, graph, own, tolerance)
         height[graph] = thickness[graph] + gap
-    return Boxes(slab, axis, height, torch.where(slab, thickness, zero), True)
+    return Boxes(slab, axis, height, torch.where(slab, thickness, zero), decades, True)
 
 
 def _range(values: Tensor, batch: Tensor, graphs: int) -> Tensor:
@@ -96,8 +99,8 @@ def _range(values: Tensor, batch: Tensor, graphs: int) -> Tensor:
     return high - low
 
 
-def _gap(system: ChargedSystem, graph: int, axis: int, tolerance: float) -> float:
-    """Return the vacuum after which the images of a slab act less than the tolerance, Å."""
+def _gap(system: ChargedSystem, graph: int, axis: int, tolerance: float) -> tuple[float, float]:
+    """Return by how much images must be damped, and the vacuum that does it, Å."""
     cell = system.cell[graph].detach().cpu().numpy().copy()
     cell[axis] = 0.0
     periodic = np.arange(3) != axis
@@ -110,7 +113,7 @@ def _gap(system: ChargedSystem, graph: int, axis: int, tolerance: float) -> floa
         4 * math.pi * COULOMB * math.sqrt(float(chosen.sum())) * max(1 / shortest, 1.0) / area
     )
     decades = math.log(max(strength, 1.0) / tolerance)
-    return max(decades / shortest, math.sqrt(2 * decades) * width, 1.0)
+    return decades, max(decades / shortest, math.sqrt(2 * decades) * width, 1.0)
 
 
 def _require_vacuum(

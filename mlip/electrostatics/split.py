@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mlip.electrostatics.kernels import self_interaction, short_range
+from mlip.electrostatics.padding import Padding
 from mlip.electrostatics.pairs import Pairs, pairs_within
 from mlip.electrostatics.slab import Boxes
 from mlip.electrostatics.system import ChargedSystem
@@ -89,6 +90,20 @@ class SplitOperator:
         near = self._self + self.plan.pairs.diagonal(self._pairs)
         flat = self._offset()[self.batch] - self._gaussian() * 2 * self._squares
         return near - (2 * math.pi * COULOMB / self.volumes)[self.batch] * flat
+
+    def matrix(self) -> Float[Tensor, "graphs size size"]:
+        """Return the matrix of each structure, padded with zeros, eV/e²."""
+        padding = Padding.of(self.batch, self.volumes.shape[0])
+        near = padding.symmetric(self._pairs, self.plan.pairs.first, self.plan.pairs.second)
+        inside = padding.rows(torch.ones_like(self._squares))
+        squares = padding.rows(self._gaussian() * self._squares)
+        flat = self._offset()[:, None, None] - squares[:, :, None] - squares[:, None]
+        if self._heights is not None:
+            z = padding.rows((1 - self._gaussian()) * self._heights)
+            flat = flat + (z[:, :, None] - z[:, None]).square()
+        flat = flat * inside[:, :, None] * inside[:, None]
+        scale = (2 * math.pi * COULOMB / self.volumes)[:, None, None]
+        return near + padding.diagonal(self._self) - scale * flat
 
     def _rest(self, charges: Tensor) -> Tensor:
         """Return the product without the pairs."""

@@ -1,4 +1,4 @@
-"""QEq as a calculator: derivatives, charge states, trajectories, what it refuses, evaluate."""
+"""QEq as a calculator: derivatives, charge states, what it refuses, evaluate."""
 
 import csv
 import json
@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk, fcc100, molecule
-from ase.calculators.calculator import Calculator
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
-from ase.calculators.mixing import SumCalculator
 from ase.io import write
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
-from ase.md.verlet import VelocityVerlet
 
 from mlip import config
 from mlip.calculators.build import build_calculator
@@ -136,40 +132,6 @@ def test_atoms_outside_the_cell_do_not_matter(atoms):
     assert moved.get_potential_energy() == pytest.approx(energy, abs=1e-7)
     assert moved.get_forces() == pytest.approx(forces, abs=1e-7)
     assert moved.get_charges() == pytest.approx(charges, abs=1e-7)
-
-
-class Repulsion(Calculator):
-    """``A e^(-r/ρ)`` between nearest images: keeps the ions apart."""
-
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-        super().calculate(atoms, properties, system_changes)
-        vectors = self.atoms.get_all_distances(mic=True, vector=True)
-        r = np.linalg.norm(vectors, axis=2) + 1e9 * np.eye(len(self.atoms))
-        pair = 2500.0 * np.exp(-r / 0.32)
-        forces = (pair / 0.32 / r)[:, :, None] * -vectors
-        self.results = {"energy": 0.5 * pair.sum(), "forces": forces.sum(1)}
-
-
-def test_warm_started_dynamics_conserve_energy():
-    """Molten-like rock salt of 64 atoms, 1 fs, charges iterated to 1e-6 from extrapolated ones."""
-    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(2)
-    atoms.info["total_charge"] = 0
-    charges = rappe(residual=1e-6)
-    charges.settings = type(charges.settings)("conjugate_gradient", 1e-6)
-    atoms.calc = SumCalculator([charges, Repulsion()])
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
-    dynamics = VelocityVerlet(atoms, 1.0 * units.fs)
-    totals, iterations = [], []
-    for _ in range(300):
-        dynamics.run(1)
-        totals.append(atoms.get_total_energy() / len(atoms))
-        iterations.append(charges.iterations)
-    drift = np.polyfit(np.arange(300) / 1000.0, totals, 1)[0]
-    assert abs(drift) < 1e-4
-    assert np.ptp(totals) < 1e-3
-    assert np.mean(iterations[10:]) <= 10
 
 
 def test_evaluate_gives_charges_and_compares_them(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from ase import Atoms, units
 from ase.build import bulk, fcc100, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
+from scipy.spatial.transform import Rotation
 
 from mlip import config
 from mlip.calculators.build import build_calculator
@@ -13,6 +14,7 @@ from mlip.calculators.qeq import QEq
 FORCE = 1e-6
 STRESS = 1e-7
 CHARGE = 1e-6
+SYMMETRY = 1e-9
 
 
 def qeq(**options):
@@ -38,6 +40,17 @@ def slab(net=0.0):
     return atoms
 
 
+def tilted_slab():
+    """In no direction along an axis: an oblique layer, its open vector not along the normal."""
+    atoms = slab(0.5)
+    cell = atoms.cell.array.copy()
+    cell[1] += [0.9, 0.2, 0.0]
+    cell[2] += [2.0, -1.0, 0.0]
+    atoms.set_cell(cell)
+    atoms.rotate(40.0, (1, 2, 3), rotate_cell=True)
+    return atoms
+
+
 def ion(net=1.0):
     atoms = molecule("CH3OH")
     atoms.rattle(0.05, seed=3)
@@ -50,6 +63,7 @@ CASES = {
     "triclinic, charged": lambda: rock_salt(0.5),
     "slab": slab,
     "slab, charged": lambda: slab(0.5),
+    "tilted slab, charged": tilted_slab,
     "open, charged": ion,
 }
 
@@ -109,6 +123,28 @@ def test_stress_is_the_strain_derivative(name):
         assert stress[row, column] == pytest.approx(expected, abs=STRESS)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_vectors_and_tensors_turn_with_the_structure(name):
+    atoms = CASES[name]()
+    atoms.calc = qeq()
+    turn = Rotation.from_rotvec([0.3, -0.8, 1.1]).as_matrix()
+    turned = atoms.copy()
+    turned.set_cell(atoms.cell.array @ turn.T)
+    turned.positions = atoms.positions @ turn.T
+    turned.calc = qeq()
+    assert turned.get_potential_energy() == pytest.approx(
+        atoms.get_potential_energy(), abs=SYMMETRY
+    )
+    assert turned.get_charges() == pytest.approx(atoms.get_charges(), abs=SYMMETRY)
+    assert turned.get_forces() == pytest.approx(atoms.get_forces() @ turn.T, abs=SYMMETRY)
+    if atoms.pbc.any():
+        stress = turn @ atoms.get_stress(voigt=False) @ turn.T
+        assert turned.get_stress(voigt=False) == pytest.approx(stress, abs=SYMMETRY)
+    if not atoms.pbc.all():
+        expected = turn @ atoms.get_dipole_moment()
+        assert turned.get_dipole_moment() == pytest.approx(expected, abs=SYMMETRY)
+
+
 def test_open_structures_have_a_dipole_and_no_stress():
     atoms = ion(0.0)
     atoms.calc = qeq()
@@ -159,9 +195,12 @@ def moved(atoms, size, seed=5):
     atoms.positions += size * np.random.default_rng(seed).normal(size=(len(atoms), 3))
 
 
-@pytest.mark.parametrize("make", [lambda: rock_salt(repeat=(4, 4, 4)), slab, ion])
+@pytest.mark.parametrize("make", [lambda: rock_salt(repeat=(5, 5, 5)), slab, ion])
 def test_plans_and_guesses_of_earlier_steps_change_nothing(make):
-    """Small moves keep the plan; large ones, another cell and other atoms do not."""
+    """Small moves keep the plan; large ones, another cell and other atoms do not.
+
+    The crystal is large enough for charges to be iterated from those before.
+    """
     atoms = make()
     calculator = qeq()
     atoms.calc = calculator

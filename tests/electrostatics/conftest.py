@@ -1,4 +1,32 @@
-"""Structures with what equilibrates their charges, and a slow, independent matrix to check with."""
+"""Structures with what equilibrates their charges, and a slow, independent matrix to check with.
+
+What must hold, and the tests that hold it (test_ left out; QEq: in tests/calculators/test_qeq*.py):
+
+1. Charges add up: equilibrate ``charges_of_a_mixed_batch_add_up``; QEq ``charges_add_up``.
+2. Forces are central differences, and add up to zero: equilibrate_derivatives
+   ``forces_and_stress_are_central_differences`` (energies stationary in the charges and not),
+   ``charges_held_fixed_…``; QEq ``forces_are_central_differences``; pme
+   ``forces_and_stress_by_finite_differences``.
+3. Stress is that of finite strain, tilted slabs and charged cells too: as 2, with charges held
+   fixed coulomb_derivatives ``stress_at_fixed_charges_…``; ``open_structures_have_no_stress``.
+4. Symmetry: equilibrate ``rotation_translation_order_and_images_do_not_matter``; forces, stress and
+   dipoles QEq ``vectors_and_tensors_turn_with_the_structure``; Born charges response
+   ``images_and_rotation``; on a mesh pme ``atoms_outside_the_cell_and_translations_…``.
+5. Madelung constants, points as a limit, the splitting width does not matter: coulomb_limits.
+6. Dense, Ewald and mesh agree: equilibrate ``dense_ewald_and_mesh_give_the_same``, and with loops
+   ``charges_solve_the_equations_of_an_independent_matrix``; a large box equilibrate
+   ``a_molecule_is_the_limit_of_a_large_box``; thick vacuum equilibrate_slab; torch-pme
+   coulomb_limits ``torch_pme_agrees``.
+7. Size: equilibrate ``distant_fragments_of_fixed_charge_…``, ``a_known_failure_charge_leaks_…``,
+   ``a_supercell_has_…``.
+8. One minimum: equilibrate ``the_matrix_is_positive_definite_…``, slabs ``large_slabs_…``.
+9. Second derivatives: equilibrate_derivatives ``first_and_second_derivatives_in_everything``,
+   ``a_loss_on_forces_and_stress_has_finite_gradients``.
+10. Energy of dynamics: tests/calculators/test_qeq_dynamics.py.
+11. Charges of a published network: none, its weights are not among the data that we have.
+12. A batch is its structures one by one, and net charge is never assumed: equilibrate
+    ``a_batch_gives_what_each_structure_gives``, ``missing_net_charge_is_an_error``; QEq likewise.
+"""
 
 import itertools
 import math
@@ -48,6 +76,18 @@ def slab():
     return atoms
 
 
+def tilted_slab():
+    """In no direction along an axis: an oblique layer, its open vector not along the normal."""
+    atoms = slab()
+    cell = atoms.cell.array.copy()
+    cell[1] += [0.9, 0.2, 0.0]
+    atoms.set_cell(cell, scale_atoms=True)
+    cell[2] += [2.0, -1.0, 0.0]
+    atoms.set_cell(cell)
+    atoms.rotate(40.0, (1, 2, 3), rotate_cell=True)
+    return atoms
+
+
 def hydronium():
     return molecule("H2O") + Atoms("H", positions=[[0.2, 0.1, 1.1]])
 
@@ -59,6 +99,7 @@ CASES = {
     "triclinic, charged": lambda: case(triclinic(), 0.5, seed=5),
     "slab": lambda: case(slab(), seed=6),
     "slab, charged": lambda: case(slab(), -0.5, seed=6),
+    "tilted slab": lambda: case(tilted_slab(), 0.5, seed=7),
 }
 
 

@@ -36,6 +36,17 @@ def slab(net=0.0):
     return atoms, charges - charges.mean() + net, random.uniform(0.3, 1.2, 6)
 
 
+def tilted_slab():
+    """In no direction along an axis: an oblique layer, its open vector not along the normal."""
+    atoms, charges, widths = slab(0.25)
+    cell = atoms.cell.array.copy()
+    cell[1] += [0.9, 0.2, 0.0]
+    cell[2] += [2.0, -1.0, 0.0]
+    atoms.set_cell(cell)
+    atoms.rotate(40.0, (1, 2, 3), rotate_cell=True)
+    return atoms, charges, widths
+
+
 def ion():
     """Hydronium: water and a proton."""
     atoms = molecule("H2O") + Atoms("H", positions=[[0.2, 0.1, 1.1]])
@@ -52,6 +63,7 @@ CASES = {
     "triclinic, charged": lambda: triclinic(0.25),
     "slab": slab,
     "slab, charged": lambda: slab(0.25),
+    "tilted slab, charged": tilted_slab,
     "open, charged": ion,
     "points among Gaussians": points,
 }
@@ -349,6 +361,9 @@ def test_other_bad_input():
         plan_coulomb(batch, method="direct")
     with pytest.raises(ValueError, match="tolerance is 0"):
         plan_coulomb(batch, tolerance=0)
+    for skin in (-0.5, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"skin is {skin}: give a finite length in Å"):
+            plan_coulomb(batch, skin=skin)
     with pytest.raises(ValueError, match="8 atoms: give one charge"):
         electrostatics(batch, q[:3])
     with pytest.raises(ValueError, match="charge of atom 3 of the batch is not finite"):

@@ -69,8 +69,19 @@ def test_parameters_are_positive_whatever_a_model_learns():
     raw = torch.linspace(-50, 50, 101).double()
     assert float(hardness_of(raw).min()) >= LEAST_HARDNESS
     assert float(width_of(raw).min()) >= LEAST_WIDTH
-    hardness, width = split_hardness(torch.tensor([4.592, 9.892]).double())
-    whole = hardness + 14.3996454784 / (np.sqrt(np.pi) * width)
-    assert whole.tolist() == pytest.approx([4.592, 9.892], abs=1e-6)
-    with pytest.raises(ValueError, match=r"the smallest hardness is 0\.4"):
-        split_hardness(torch.tensor([3.0, 0.4]))
+
+
+def test_a_tabulated_hardness_is_shared_out():
+    """``σ = k_e/(√π J_G)``: half of 8.124 eV/e² makes a width of 2 Å."""
+    whole = torch.tensor([8.1242, 4.592, 13.890]).double()
+    hardness, width = split_hardness(whole, 0.5)
+    assert hardness.tolist() == pytest.approx([4.0621, 2.296, 6.945])
+    assert float(width[0]) == pytest.approx(2.0, abs=1e-4)
+    hardness, width = split_hardness(whole, 0.9)
+    assert (hardness + 14.3996454784 / (np.sqrt(np.pi) * width)).tolist() == pytest.approx(
+        whole.tolist()
+    )
+    with pytest.raises(ValueError, match=r"the smallest hardness is 0\.0"):
+        split_hardness(torch.tensor([3.0, 0.0]), 0.5)
+    with pytest.raises(ValueError, match=r"gaussian_share is 1\.0: give a part between 0 and 1"):
+        split_hardness(whole, 1.0)

@@ -60,6 +60,15 @@ def slab():
     return atoms, np.full(len(atoms), 0.7), charges
 
 
+def wide_slab():
+    """Wider than high: its box leaves the images out by itself."""
+    atoms = fcc111("Ag", (12, 8, 2), a=4.09, vacuum=6.0, periodic=False)
+    random = np.random.default_rng(3)
+    atoms.positions += 0.15 * random.normal(size=atoms.positions.shape)
+    atoms.rotate(40.0, (1, 2, 3), rotate_cell=True)
+    return atoms, np.full(len(atoms), 0.7), random.normal(size=len(atoms)) + 0.1
+
+
 CELLS = {
     "triclinic": crystal,
     "charged": charged,
@@ -67,6 +76,7 @@ CELLS = {
     "perfect crystal": perfect,
     "thin cell": needle,
     "charged slab": slab,
+    "wide charged slab": wide_slab,
 }
 
 
@@ -183,8 +193,9 @@ def test_second_derivatives_in_positions_strain_widths_and_charges(vacuum, monke
     assert torch.autograd.gradgradcheck(potential, inputs)
 
 
-def test_second_derivatives_of_strain_are_those_of_ewald():
-    system, charges = build(crystal())
+@pytest.mark.parametrize("case", [crystal, wide_slab])
+def test_second_derivatives_of_strain_are_those_of_ewald(case):
+    system, charges = build(case())
     seconds = []
     for plan in (plan_pme(system, 1e-9), plan_ewald(system, 1e-11)):
         strain = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
@@ -252,6 +263,19 @@ def test_large_structures_are_summed_on_a_mesh():
     mixed = plan.operator(system).potential(charges)
     mesh = plan_coulomb(system, 1e-5, "pme").operator(system).potential(charges)
     assert (mixed - mesh).abs().max() < 1e-4
+
+
+def test_the_box_of_a_slab_does_not_grow_with_its_width():
+    """But for the logarithm of what all its atoms add up to."""
+    heights = []
+    for width in (12, 48):
+        atoms = fcc111("Ag", (width, width, 2), a=4.09, vacuum=6.0, periodic=False)
+        plan = plan_pme(system_of([atoms], [np.full(len(atoms), 0.7)]), 1e-5)
+        heights.append(float(plan.real.boxes.height))
+        (own,) = plan.meshes
+        assert own.layer is not None
+        assert own.layer.height == pytest.approx(heights[-1])
+    assert heights[1] < 1.1 * heights[0]
 
 
 def test_a_mesh_is_never_coarser_than_its_spline():
