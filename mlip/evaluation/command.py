@@ -18,7 +18,7 @@ from mlip.data.check_structures import check_elements
 from mlip.data.checks import check_splits
 from mlip.data.findings import require
 from mlip.data.frame import Frame
-from mlip.data.readers import read
+from mlip.data.inputs import all_frames, is_data_set
 from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.terminal import print_errors
 from mlip.paths import check_folder
@@ -55,7 +55,10 @@ def cli_run(overrides: Sequence[str]) -> Path:
             f"{evaluation.failures[0]}; {page} lists them"
         )
     print_errors(evaluation)
-    Console(highlight=False).print(f"report: {page}")
+    told = [f"report: {page}"]
+    if (charges := page.with_name("charges.csv")).is_file():
+        told.append(f"charges: {charges}")
+    Console(highlight=False).print("\n".join(told))
     return page
 
 
@@ -71,15 +74,17 @@ def _check_choice(config: DictConfig) -> None:
 
 
 def _frames(config: DictConfig) -> tuple[list[Frame], dict[str, Any]]:
+    if is_data_set(config.frames):
+        frames = load_frames(config.frames, config.split)
+        return frames, {"data": f"{config.frames}, split {config.split}"}
     path = Path(config.frames)
-    if path.is_file() or path.suffix:
-        units = OmegaConf.to_container(config)["units"]  # type: ignore[index,call-overload]
-        frames = list(read(path, units))
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return frames, {"data": path.name, "data SHA-256": digest[:12]}
-    frames = load_frames(config.frames, config.split)
-    return frames, {"data": f"{config.frames}, split {config.split}"}
+    given: Any = OmegaConf.to_container(config)
+    frames = list(all_frames(path, given["units"], given["options"]))
+    if path.is_dir():
+        return frames, {"data": path.name}
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return frames, {"data": path.name, "data SHA-256": digest[:12]}
 
 
 def _calculator(config: DictConfig) -> tuple[BaseCalculator, str, dict[str, Any]]:

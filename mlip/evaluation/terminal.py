@@ -20,10 +20,14 @@ def print_errors(evaluation: Evaluation) -> None:
     )
     for heading in ("quantity", "MAE", "RMSE", "largest", "unit", "labels"):
         table.add_column(heading, justify="left" if heading in ("quantity", "unit") else "right")
-    for row in error_rows(evaluation):
+    rows = error_rows(evaluation)
+    for row in rows:
         errors = (number(row[name]) for name in ("mae", "rmse", "largest"))
         table.add_row(row["quantity"], *errors, row["unit"], str(row["used"]))
-    console.print(table)
+    if rows:
+        console.print(table)
+    else:
+        console.print(f"{table.title}, without labels to compare with")
     for index, message in list(evaluation.failures.items())[:3]:
         console.print(f"failed: {evaluation.frames[index].source}: {message}", style="red")
     if evaluation.failures:
