@@ -43,7 +43,8 @@ def test_a_perfect_potential_has_no_error():
     assert errors.values["forces_max_meV_per_A"] == pytest.approx(0.0, abs=1e-9)
     assert errors.values["stress_rmse_GPa"] == pytest.approx(0.0, abs=1e-9)
     assert errors.used["forces"] == 3 * (4 + 8 + 4 + 8 + 4)
-    assert errors.missing == {**dict.fromkeys(errors.missing, 0), "charges": 5}
+    others = {"charges": 5, "magmoms": 5}
+    assert errors.missing == {**dict.fromkeys(errors.missing, 0), **others}
 
 
 def test_known_errors_are_found_with_their_units():
@@ -91,6 +92,7 @@ def test_a_potential_without_forces_is_compared_by_its_energy():
         "forces": 0,
         "stress": 0,
         "charges": 0,
+        "magmoms": 0,
     }
 
 
@@ -268,3 +270,16 @@ def test_bad_input(case, file):
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (file / "out").exists()
+
+
+def test_magnetic_moments_are_compared_by_their_size():
+    class Magnetic(EMT):
+        def calculate(self, *arguments, **options):
+            super().calculate(*arguments, **options)
+            self.results["magmoms"] = np.full(len(self.atoms), 2.0)
+
+    signed = [
+        Frame(f.atoms, {**f.labels, "magmoms": np.full(len(f), -1.5)}, f.source) for f in frames(2)
+    ]
+    found = evaluate(Magnetic(), signed, progress=False).errors.values
+    assert found["magmoms_mae_muB"] == pytest.approx(0.5)
