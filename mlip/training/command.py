@@ -1,5 +1,6 @@
 """The train verb: Hydra's command line around :func:`mlip.training.run.run`."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,10 @@ def cli_run(arguments: Sequence[str]) -> int:
             return
         except _FOR_THE_USER as error:
             failed.append(error)
+            return
+        if config.dry_run:  # Hydra made the folder
+            with contextlib.suppress(OSError):
+                folder.rmdir()
             return
         Console(highlight=False).print(
             f"report: {folder / 'report.html'}\npotential: {folder / 'best.safetensors'}"

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from mlip import runtime
 from mlip.calculators.checkpoint import MlipCalculator
+from mlip.data.batching import BudgetLoader
 from mlip.data.loader import batches
 from mlip.data.store.view import sample
 from mlip.evaluation.evaluate import evaluate
@@ -34,6 +35,7 @@ from mlip.training.callbacks import (
     read_history,
 )
 from mlip.training.module import TrainingModule
+from mlip.training.rehearsal import rehearse
 from mlip.training.setup import CHECKED, Setup, prepare
 
 STATE = "last.ckpt"
@@ -46,7 +48,8 @@ def run(config: DictConfig) -> Path:
 
     The folder holds ``config.yaml`` (resolved), ``metrics.csv`` (a row an epoch),
     ``best.safetensors`` and ``last.safetensors`` (potentials), ``last.ckpt`` (to resume),
-    ``summary.json``, parity plots and ``report.html``.
+    ``summary.json``, parity plots and ``report.html``. With ``dry_run`` one step is taken, what the
+    run would cost is printed, and nothing is written.
 
     Raises:
         ValueError: For bad data, a bad option, or an output folder that holds another run.
@@ -65,6 +68,9 @@ def run(config: DictConfig) -> Path:
     train = batches(setup.train, config.data, shuffle=True, seed=config.seed)
     setup.findings += train.batches.findings()
     _announce(setup, threads)
+    if config.dry_run:
+        _rehearse(config, setup, train)
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     if config.start is not None:
         config.model = setup.config  # that of the file, not that of the command line
@@ -106,6 +112,15 @@ def run(config: DictConfig) -> Path:
     return folder
 
 
+def _rehearse(config: DictConfig, setup: Setup, train: BudgetLoader) -> None:
+    device = {"gpu": "cuda"}.get(_accelerator(config), _accelerator(config))
+    potential = setup.potential.to(device)
+    optimizer = instantiate(config.optimizer)(potential.parameters())
+    epochs = config.trainer.max_epochs
+    found = rehearse(potential, setup.loss, optimizer, train, setup.val, epochs)
+    Console(highlight=False).print(f"{found.to_text()}\nnothing was written (dry_run=true)")
+
+
 def _resume_from(config: DictConfig, folder: Path) -> Path | None:
     state = folder / STATE
     if config.resume not in (None, "auto"):
@@ -137,7 +152,8 @@ def _resolved(config: DictConfig) -> str:
 def _comparable(text: str) -> dict[str, Any]:
     """What must agree for a run to go on: all but where it runs and how its model was given."""
     content: dict[str, Any] = yaml.safe_load(text)
-    ignored = ["output", "threads", "save_minutes", *(["model"] if content.get("start") else [])]
+    ignored = {"output", "threads", "save_minutes", "dry_run"}
+    ignored |= {"model"} if content.get("start") else set()
     return {key: value for key, value in content.items() if key not in ignored}
 
 

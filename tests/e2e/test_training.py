@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -83,6 +84,25 @@ def test_the_potential_works_in_ase(finished):
     assert atoms.get_forces().shape == (len(atoms), 3)
     assert atoms.get_stress().shape == (6,)
     assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy())
+
+
+def test_a_dry_run_tells_what_the_run_would_cost_and_writes_nothing(tmp_path):
+    folder = tmp_path / "dry"
+    overrides = ["dry_run=true", "trainer.max_epochs=7", "data.batch={edges: 4000}"]
+    result = train(*overrides, f"output={folder}")
+    assert result.returncode == 0, result.stderr
+    weights = re.search(r"^weights +([\d,]+)$", result.stdout, re.MULTILINE)
+    assert int(weights[1].replace(",", "")) > 100
+    steps = int(re.search(r"\((\d+) steps and the validation\)", result.stdout)[1])
+    assert 20 < steps < 225
+    edges = int(re.search(r"atoms, ([\d,]+) edges", result.stdout)[1].replace(",", ""))
+    assert 2000 < edges <= 4000
+    assert "for 7 epochs" in result.stdout
+    assert "nothing was written" in result.stdout
+    assert not folder.exists()
+    hot = train("dry_run=true", "loss.properties.energy.weight=1e300", f"output={folder}")
+    assert hot.returncode == 1
+    assert "it or its gradient is not a number" in hot.stderr
 
 
 def test_a_second_run_never_overwrites_the_first(finished):
