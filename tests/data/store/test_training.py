@@ -54,7 +54,7 @@ def test_graphs_of_a_store_are_those_of_its_frames(view):
     assert force_scale(view) == force_scale(list(view))
 
 
-@pytest.mark.parametrize("batch", [None, {"size": 7}, {"edges": 4000}])
+@pytest.mark.parametrize("batch", [None, {"frames": 7}, {"edges": 4000}])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_do_not_depend_on_workers_or_origin(view, batch, workers):
     data = {"batch_size": 5, "batch": batch, "workers": workers}
