@@ -1,5 +1,6 @@
 """Tar and zip archives, unpacked so that no member leaves its folder and no half folder is left."""
 
+import os
 import shutil
 import tarfile
 import zipfile
@@ -31,14 +32,17 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
             or if the archive is damaged. Nothing is left behind then.
     """
     if not folder.is_dir():
-        draft = folder.with_name(f".{folder.name}.unpacking")
-        shutil.rmtree(draft, ignore_errors=True)
+        for old in folder.parent.glob(f".{folder.name}.*.unpacking"):
+            if not _alive(old.suffixes[-2].removeprefix(".")):  # a run that was killed
+                shutil.rmtree(old, ignore_errors=True)
+        draft = folder.with_name(f".{folder.name}.{os.getpid()}.unpacking")
         draft.mkdir(parents=True)
         try:
             if archive.name.lower().endswith(".zip"):
                 _unpack_zip(archive, draft)
             else:
                 _unpack_tar(archive, draft)
+            os.sync()  # a folder that is there counts as whole
             draft.rename(folder)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
             raise ValueError(
@@ -48,6 +52,16 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _unpack_tar(archive: Path, folder: Path) -> None:

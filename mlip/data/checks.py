@@ -26,7 +26,6 @@ from mlip.keys import FIELDS
 _STEMS = {"charges": "charges", "magmoms": "magmom", "dipole": "dipole"}
 _THEORY_KEYS = (
     "functional", "xc", "xc_functional", "level_of_theory", "run_type", "corrections",
-    "energy_choice",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ SEARCH_RADIUS = 3.5
 
 _TOLD = (
     "functional", "xc", "xc_functional", "level_of_theory", "run_type", "corrections",
-    "energy_choice", "energy_kind", "charge_partition", "pseudopotentials", "encut", "converged",
+    "energy_kind", "charge_partition", "pseudopotentials", "encut", "converged",
     "source_id", "trajectory_id",
 )  # fmt: skip
 _NOT_KEYS = ("unread_arrays", "constrained")

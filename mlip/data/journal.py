@@ -1,5 +1,6 @@
 """The journal of a long work: one line a frame, on the disk before the next one starts."""
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ class Journal:
         failed: Message of each frame that failed.
 
     Raises:
-        ValueError: If the file belongs to another job, or is damaged before its last line.
+        ValueError: If the file belongs to another job, is damaged before its last line, or another
+            process has it.
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
@@ -32,6 +34,13 @@ class Journal:
         self.failed: dict[int, str] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise ValueError(
+                f"another process writes {path}: wait for it, or name another output"
+            ) from error
         self._load(json.loads(json.dumps(job)))
 
     def add(self, entry: Mapping[str, Any]) -> None:
@@ -46,7 +55,10 @@ class Journal:
     def entry(self, frame: int) -> dict[str, Any]:
         """Return the entry of a finished frame."""
         self._file.seek(self.done[frame])
-        return json.loads(self._file.readline())
+        found = self._parse(self._file.readline())
+        if found.get("frame") != frame:
+            raise ValueError(f"{self.path} was changed by another process: remove it, begin again")
+        return found
 
     def __enter__(self) -> "Journal":
         return self

@@ -15,8 +15,6 @@ from mlip.data.json_stream import parse
 
 OBJECT = (dict, simdjson.Object)
 """What a JSON object may be."""
-ARRAY = (list, simdjson.Array)
-"""What a JSON array may be."""
 
 
 def lazy(text: bytes) -> Any:
@@ -81,9 +79,17 @@ def _nested(value: simdjson.Array) -> np.ndarray:
         return np.array(value.as_list())
     if len(shape) == 1:
         return found
-    if len(found) != prod(shape):
-        raise ValueError(f"{len(found)} numbers do not fill an array of shape {tuple(shape)}")
+    if len(found) != prod(shape) or not _even(value, shape):
+        raise ValueError(f"{len(found)} numbers in rows do not fill the shape {tuple(shape)}")
     return found.reshape(shape)
+
+
+def _even(value: simdjson.Array, shape: list[int]) -> bool:
+    """Return whether all rows have the length that the first has, at every depth."""
+    rows: list[Any] = list(value)
+    if set(map(len, rows)) - {shape[1]}:
+        return False
+    return len(shape) == 2 or all(_even(row, shape[1:]) for row in rows)
 
 
 def _whole(value: simdjson.Array) -> np.ndarray:

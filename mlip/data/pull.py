@@ -23,7 +23,7 @@ from mlip.data.frame import Frame
 from mlip.data.readers import read
 from mlip.data.readers.recognize import format_of, formats
 from mlip.data.remote import RemoteFile, choose
-from mlip.data.select import Selection, select
+from mlip.data.select import Selection, select, stream
 from mlip.data.write_extxyz import to_extxyz
 
 FOLDER_VARIABLE = "MLIP_DATA"
@@ -38,11 +38,13 @@ class Pulled:
         files: Files fetched, or files and folders unpacked from what was fetched, by their subset.
         notes: What to know about them: a file without a checksum on its card.
         formats: Format of each path, where the card states it.
+        splits: Published splits that the files are of.
     """
 
     files: dict[str, list[Path]]
     notes: list[str]
     formats: dict[Path, str] = field(default_factory=dict)
+    splits: set[str] = field(default_factory=set)
 
 
 def pull(
@@ -88,6 +90,7 @@ def pull(
             found.notes.append(f"{path} has no checksum on the card of {card.name}: not verified")
         pieces = _pieces(path, file.format)
         found.files.setdefault(file.subset, []).extend(pieces)
+        found.splits.update({file.split} - {""})
         if file.format:
             found.formats.update(dict.fromkeys(pieces, file.format))
     return found
@@ -99,7 +102,10 @@ def default_folder() -> Path:
 
 
 def frames_of(
-    card: DataCard | str | Path, pulled: Pulled, options: Mapping[str, Any] | None = None
+    card: DataCard | str | Path,
+    pulled: Pulled,
+    options: Mapping[str, Any] | None = None,
+    units: str | Mapping[str, Any] | None = None,
 ) -> Iterator[Frame]:
     """Yield the frames of everything that was pulled, in internal units.
 
@@ -111,20 +117,31 @@ def frames_of(
         card: The card by which it was pulled.
         pulled: What the pull brought.
         options: Options of the reader, ``energy: corrected`` of MPtrj for instance.
+        units: Field map instead of that of format or card, for labels under other keys.
+
+    Raises:
+        ValueError: If files of several published splits would be mixed.
     """
+    if len(pulled.splits) > 1:
+        raise ValueError(
+            f"these files are the published splits {', '.join(sorted(pulled.splits))}: choose "
+            f"frames of one at a time, split={min(pulled.splits)}, each into an output of its own"
+        )
     card = card if isinstance(card, DataCard) else load_card(card)
     known = {"data": card.name, "functional": str(card.level_of_theory["functional"])}
     for path in (path for files in pulled.files.values() for path in files):
         name = pulled.formats.get(path) or format_of(path)
         own = formats()[name].fields if name in formats() else None
-        for frame in read(path, own or card.fields, file_format=name, **(options or {})):
+        fields = units if units is not None else own or card.fields
+        for frame in read(path, fields, file_format=name, **(options or {})):
             yield Frame(frame.atoms, frame.labels, frame.source, {**known, **frame.info})
 
 
 def write_selection(frames: Iterable[Frame], selection: Selection, output: str | Path) -> int:
     """Write the frames chosen as extended XYZ (``units=ase``), whole or not at all.
 
-    An output without a suffix becomes a training store, made from ``<output>.extxyz`` beside it.
+    An output without a suffix becomes a training store, made from ``<output>.extxyz`` beside it,
+    which is removed; after a kill in the conversion the same call goes on with it.
 
     Returns:
         How many there are.
@@ -137,26 +154,35 @@ def write_selection(frames: Iterable[Frame], selection: Selection, output: str |
     output = Path(output)
     if output.exists():
         raise ValueError(f"{output} exists: remove it, or name another output")
-    chosen = select(frames, selection)
+    chosen = select(frames, selection) if selection.whole_pass else stream(frames, selection)
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(f".{output.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.writelines(to_extxyz(frame) for frame in chosen)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(output)
-    return len(chosen)
+    count = 0
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            for frame in chosen:
+                file.write(to_extxyz(frame))
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(output)
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
 
 
 def _write_store(frames: Iterable[Frame], selection: Selection, output: Path) -> int:
     from mlip.data.store.convert import convert
 
-    if output.exists():
+    unfinished = (output / "conversion.json").is_file()
+    if output.exists() and not unfinished:
         raise ValueError(f"{output} exists: remove it, or name another output")
     chosen = output.with_name(f"{output.name}.extxyz")
-    count = write_selection(frames, selection, chosen)
-    convert(chosen, output, "ase")
-    return count
+    if not (unfinished and chosen.is_file()):
+        write_selection(frames, selection, chosen)
+    store = convert(chosen, output, "ase")
+    chosen.unlink()
+    return len(store)
 
 
 class _Bar:

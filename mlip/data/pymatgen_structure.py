@@ -11,6 +11,8 @@ from mlip.data.bare_atoms import bare_atoms
 from mlip.data.json_values import array_of, plain
 from mlip.errors import suggest
 
+_XYZ = 24  # bytes of three float64
+
 
 def atoms_of(structure: Any, source: str) -> Atoms:
     """Return the structure of a pymatgen ``Structure`` or ``Molecule`` dictionary.
@@ -60,6 +62,8 @@ def _as_published(sites: list[Any]) -> tuple[np.ndarray, np.ndarray] | None:
         numbers = np.array([atomic_numbers[entry["element"]] for entry in held])
         whole = {entry["occu"] for entry in held} == {1} == set(map(len, species))
         rows = [site["xyz"].as_buffer(of_type="d") for site in sites]
+        if {memoryview(row).nbytes for row in rows} != {_XYZ}:
+            return None
         positions = np.frombuffer(bytearray().join(rows)).reshape(len(sites), 3)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return None  # what is wrong, or only unusual, is told from the plain lists

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from bisect import insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,7 @@ class Selection:
     @property
     def whole_pass(self) -> bool:
         """Whether every frame must be seen before one is chosen."""
-        return self.limit is None or self.stratify is not None or self.seed is not None
+        return self.stratify is not None or (self.limit is not None and self.seed is not None)
 
     @property
     def manner(self) -> str:
@@ -131,7 +131,7 @@ def select(frames: Iterable[Frame], selection: Selection) -> list[Frame]:
         ValueError: If nothing passes, saying how many frames there were.
     """
     if not selection.whole_pass:
-        return _first_that_pass(frames, selection)
+        return list(stream(frames, selection))
     kinds: dict[Any, list[tuple[bytes, int, Frame]]] = {}
     seen = held = 0
     for index, frame in enumerate(frames):
@@ -153,17 +153,21 @@ def select(frames: Iterable[Frame], selection: Selection) -> list[Frame]:
     return [frame for _, _, frame in sorted(chosen, key=lambda item: item[1])]
 
 
-def _first_that_pass(frames: Iterable[Frame], selection: Selection) -> list[Frame]:
-    chosen: list[Frame] = []
-    seen = 0
+def stream(frames: Iterable[Frame], selection: Selection) -> Iterator[Frame]:
+    """Yield the frames that pass, at most ``limit`` of them, as they come.
+
+    Raises:
+        ValueError: If nothing passes, when all was read.
+    """
+    held = seen = 0
     for frame in frames:
         seen += 1
         if selection.passes(frame):
-            chosen.append(frame)
-        if len(chosen) == selection.limit:
+            held += 1
+            yield frame
+        if held == selection.limit:
             break
-    _require_some(len(chosen), seen, selection)
-    return chosen
+    _require_some(held, seen, selection)
 
 
 def _require_some(held: int, seen: int, selection: Selection) -> None:

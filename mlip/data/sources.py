@@ -20,6 +20,7 @@ from mlip.data.store.reader import Store
 from mlip.data.store.view import StoreView, divide
 
 _NOT_THEORY = ("data", "converged")
+_THEORY = ("functional", "corrections", "energy_kind")
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,15 @@ def from_files(  # noqa: PLR0913  the choices of configs/data/extxyz.yaml
         "data": Path(train).name,
         "title": "user's file",
         "licence": "not stated",
-        "level_of_theory": {},
+        "level_of_theory": _told([*frames, *validated, *tested]),
     } | ({"options": given} if given else {})
     return Splits(frames, validated, tested, origin)
+
+
+def _told(frames: Sequence[Frame]) -> dict[str, str]:
+    """Return what the frames say of their level of theory, where they agree."""
+    found = {key: {str(f.info[key]) for f in frames if key in f.info} for key in _THEORY}
+    return {key: next(iter(values)) for key, values in found.items() if len(values) == 1}
 
 
 def from_store(
@@ -191,6 +198,11 @@ def from_store(
                 f"{path}: {key} differs between frames: {', '.join(sorted(told[key]))}; convert "
                 "each kind to a store of its own"
             )
+    if unconverged := told.get("converged", {}).get("False"):
+        raise ValueError(
+            f"{path}: the electronic steps of {unconverged} frames did not converge; leave them "
+            "out (mlip data select INPUT OUTPUT where=converged) and convert again"
+        )
     train, val, test = divide(store, val_fraction, test_fraction, seed, group)
     known = store.manifest.origin
     origin = {

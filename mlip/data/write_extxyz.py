@@ -15,7 +15,8 @@ _NOT_WRITTEN = ("unread_arrays", "constrained", "Properties", "Lattice", "pbc")
 def to_extxyz(frame: Frame) -> str:
     """Return one frame as the text that ``units=ase`` reads back equal to the last digit.
 
-    Text, numbers and flags of ``frame.info`` are kept; arrays and nested values are not.
+    Text, numbers and flags of ``frame.info`` are kept, and which components are held fixed
+    (``move_mask``); other arrays and nested values are not.
 
     Raises:
         ValueError: If an info key holds a blank, ``=`` or a quote.
@@ -26,6 +27,11 @@ def to_extxyz(frame: Frame) -> str:
             rows = np.asarray(values, dtype=float).reshape(len(frame), -1)
             columns.append(f"{label}:R:{rows.shape[1]}")
             arrays.append(rows)
+    fixed = frame.info.get("constrained")
+    flags = [""] * len(frame)
+    if fixed is not None:
+        columns.append("move_mask:L:3")
+        flags = [f" {' '.join('F' if held else 'T' for held in row)}" for row in np.asarray(fixed)]
     comment = [f"Properties={':'.join(columns)}"]
     if frame.atoms.cell.array.any():
         comment.insert(0, f'Lattice="{_numbers(frame.atoms.cell.array)}"')
@@ -37,8 +43,8 @@ def to_extxyz(frame: Frame) -> str:
     comment += _info(frame.info, frame)
     table = np.concatenate(arrays, axis=1).tolist()
     lines = [
-        f"{symbol} {' '.join(map(repr, row))}"
-        for symbol, row in zip(frame.atoms.get_chemical_symbols(), table, strict=True)
+        f"{symbol} {' '.join(map(repr, row))}{mask}"
+        for symbol, row, mask in zip(frame.atoms.get_chemical_symbols(), table, flags, strict=True)
     ]
     return "\n".join([str(len(frame)), " ".join(comment), *lines]) + "\n"
 

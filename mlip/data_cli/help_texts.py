@@ -65,6 +65,7 @@ VERBS = {
             "folder=DIR": "where files go; $MLIP_DATA/NAME or ~/.cache/mlip/NAME if left out",
             "output=FILE": "write the frames chosen: an .extxyz file (units=ase), or a training store if there is no suffix",
             **_SELECTION,
+            "units=ase": "keys and units other than those of the card and the format, as in mlip data select",
             "options='{…}'": _OPTIONS,
         },
         notes="Without a network it says what to fetch elsewhere and where to put it; the same command then goes on.",

@@ -68,7 +68,8 @@ def pull(arguments: Sequence[str]) -> int:
         print(f"{subset}: {len(files)} files, first {files[0] if files else '(none)'}")
     print("\n".join(pulled.notes))
     if "output" in given:
-        _write(frames_of(name, pulled, given.reader()), selection, given.text("output"))
+        frames = frames_of(name, pulled, given.reader(), given.units())
+        _write(frames, selection, given.text("output"))
     return 0
 
 

@@ -227,6 +227,11 @@ def _bar(total: int, done: int, shown: bool) -> tuple[Progress, Any]:
 
 
 def _sha256(path: Path) -> str:
+    """Return the hash of a file, or of the names, sizes and times of the files of a folder."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        held = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        return hashlib.sha256(json.dumps(held).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

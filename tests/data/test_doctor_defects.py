@@ -206,7 +206,7 @@ def test_a_material_in_two_splits_is_leakage():
     assert check_leakage({"train": frames[:10], "test": frames[10:]}) == []
 
 
-@pytest.mark.parametrize("key", ["functional", "corrections", "run_type", "energy_choice"])
+@pytest.mark.parametrize("key", ["functional", "corrections", "run_type"])
 def test_mixed_levels_of_theory(key):
     frames = [replace(f, info={**f.info, key: "PBE"}) for f in real("mptrj")]
     frames[3] = replace(frames[3], info={**frames[3].info, key: "PBE+U"})

@@ -151,7 +151,7 @@ class Bomb:
 @pytest.mark.parametrize("name", ["a.pkl", "a.pt", "a.extxyz", "a.traj", "a.db"])
 def test_pickles_are_never_opened(tmp_path, name):
     (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match=r"is a pickle .* never opened; convert"):
+    with pytest.raises(ValueError, match=r"is a pickle, .* never opened; convert"):
         list(read(tmp_path / name, "ase"))
 
 

@@ -10,6 +10,7 @@ from mlip.data.fields import FieldMap, LabelSource
 from mlip.data.json_stream import open_plain, stream
 from mlip.data.pymatgen_structure import atoms_of, site_property
 from mlip.data.pymatgen_trajectory import Step, steps_of
+from mlip.data.readers.dft import masked
 from mlip.data.readers.format import Format
 from mlip.data.record import Record
 
@@ -111,7 +112,8 @@ def _step(step: Step, info: dict[str, Any], source: str) -> Record:
         if isinstance(value, int | float) or key in ("stress", "stresses")
     }
     moves = step.sites.get("selective_dynamics")
-    fixed = None if moves is None or np.all(moves) else ~np.asarray(moves, dtype=bool)
+    flags = None if moves is None else ~np.asarray(moves, dtype=bool)  # of lattice directions
+    fixed = None if flags is None else masked(flags, step.atoms.cell.array)
     return Record(step.atoms, info, arrays, source, fixed)
 
 

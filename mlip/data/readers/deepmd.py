@@ -1,6 +1,7 @@
 """DeePMD-kit systems: a folder with type.raw and set.* folders of .npy arrays."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,16 @@ def read_deepmd(path: Path) -> Iterator[Record]:
         ValueError: If a file is missing, damaged or of another shape, naming it.
     """
     for system in sorted(found.parent for found in path.rglob("type.raw")):
-        numbers = _numbers(system)
-        for folder in sorted(system.glob("set.*")):
-            yield from _frames(system, folder, numbers)
+        known, numbers = _numbers(system)
+        folders = sorted(system.glob("set.*"))
+        if not folders:
+            raise ValueError(f"{system} has a type.raw but no folder set.*; {_REPAIR}")
+        for folder in folders:
+            yield from _frames(system, folder, known, numbers)
 
 
-def _numbers(system: Path) -> np.ndarray:
-    """Return atomic numbers from ``type.raw`` and the names in ``type_map.raw``."""
+def _numbers(system: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the atomic numbers of the types in ``type_map.raw``, and those of ``type.raw``."""
     names_file = system / "type_map.raw"
     if not names_file.is_file():
         raise ValueError(
@@ -64,10 +68,11 @@ def _numbers(system: Path) -> np.ndarray:
             f"{system / 'type.raw'} is empty or names types that are not among the {len(names)} "
             f"of {names_file.name}; {_REPAIR}"
         )
-    return np.array([atomic_numbers[names[kind]] for kind in types])
+    known = np.array([atomic_numbers[name] for name in names])
+    return known, known[types]
 
 
-def _frames(system: Path, folder: Path, numbers: np.ndarray) -> Iterator[Record]:
+def _frames(system: Path, folder: Path, known: np.ndarray, numbers: np.ndarray) -> Iterator[Record]:
     tables = {name: _table(folder / f"{name}.npy") for name in _SHAPES}
     coordinates = tables.pop("coord")
     if coordinates is None:
@@ -78,8 +83,32 @@ def _frames(system: Path, folder: Path, numbers: np.ndarray) -> Iterator[Record]
     sizes = {"coord": 3 * len(numbers), "force": 3 * len(numbers), "box": 9, "virial": 9}
     for name, table in {"coord": coordinates, **tables}.items():
         _require_shape(folder / f"{name}.npy", table, len(coordinates), sizes.get(name, 1))
+    real = _real_types(folder / "real_atom_types.npy", coordinates.shape[0], known, len(numbers))
     for index in range(len(coordinates)):
-        yield _record(system, folder, index, numbers, coordinates, tables, periodic)
+        types = None if real is None else np.array(real[index])
+        own = numbers if types is None else known[types]
+        record = _record(system, folder, index, own, coordinates, tables, periodic)
+        yield record if types is None else _without_padding(record, types)
+
+
+def _real_types(path: Path, frames: int, known: np.ndarray, atoms: int) -> np.ndarray | None:
+    """Return (frames, atoms) types of a system of mixed type, whose ``type.raw`` says nothing."""
+    table = _table(path)
+    if table is None:
+        return None
+    _require_shape(path, table, frames, atoms)
+    if table.dtype.kind not in "iu" or table.min() < -1 or table.max() >= len(known):
+        raise ValueError(
+            f"{path} holds types that are not among the {len(known)} of type_map.raw; {_REPAIR}"
+        )
+    return table.reshape(frames, atoms)
+
+
+def _without_padding(record: Record, types: np.ndarray) -> Record:
+    """Return a record without the virtual atoms, of type -1, that fill up frames of mixed type."""
+    kept = types >= 0
+    arrays = {name: values[kept] for name, values in record.arrays.items()}
+    return replace(record, atoms=record.atoms[kept], arrays=arrays)
 
 
 def _table(path: Path) -> np.ndarray | None:

@@ -66,7 +66,7 @@ def _parts(path: Path, frames: int) -> Iterator[Part]:
                 if not text.isascii() or not text.isdigit():
                     lines += handle.readlines(1)
                     break
-                lines += [handle.readline() for _ in range(int(text) + 1)]
+                lines += _some_lines(handle, int(text) + 1)
                 count += 1
                 if count == frames:
                     size = _tell(below) - before
@@ -81,6 +81,14 @@ def _parts(path: Path, frames: int) -> Iterator[Part]:
         if "".join(lines).strip():
             where = {"text": "".join(lines), "index": first, "number": line}
             yield Part(where, _tell(below) - before)
+
+
+def _some_lines(handle: TextIO, count: int) -> Iterator[str]:
+    """Yield so many lines, fewer where the file ends; the reader tells what is missing."""
+    for _ in range(count):
+        if not (line := handle.readline()):
+            return
+        yield line
 
 
 def _tell(file: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlip.data.fields import VOIGT, FieldMap, LabelSource
+from mlip.data.fields import FieldMap, LabelSource
 from mlip.data.json_stream import cut, open_plain, stream, stream_part
 from mlip.data.json_values import OBJECT, array_of, lazy, members
 from mlip.data.pymatgen_structure import atoms_of
@@ -22,7 +22,6 @@ ENERGIES = {
 """Choices of energy: the DFT total energy, or with the MP2020 corrections."""
 
 FUNCTIONAL = "PBE(+U), Materials Project"
-VASP_STRESS = LabelSource(("stress",), "kbar", "compression_positive", VOIGT)
 
 _FIELDS = FieldMap.standard(
     {
@@ -46,7 +45,7 @@ def read_mptrj(path: Path, energy: str = "uncorrected") -> Iterator[Record]:
 
     Args:
         path: ``MPtrj_2022.9_full.json`` or a part of it in the same layout.
-        energy: ``uncorrected`` or ``corrected``; kept in ``info["energy_choice"]``.
+        energy: ``uncorrected`` or ``corrected``; kept in ``info["corrections"]``.
 
     Raises:
         ValueError: If the file is damaged, or a record lacks a field, naming file and frame.
@@ -108,7 +107,7 @@ def _record(path: Path, keys: tuple[Any, ...], value: Any, energy: str) -> Recor
     info |= {
         "energy": held[ENERGIES[energy]],
         "stress": _array(held, "stress", source),
-        "energy_choice": energy,
+        "corrections": "MP2020" if energy == "corrected" else "none",
         "source_id": keys[0],
         "frame_id": keys[1],
         "trajectory_id": keys[1].rpartition("-")[0] or keys[1],

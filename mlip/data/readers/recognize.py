@@ -17,7 +17,12 @@ from mlip.errors import suggest
 
 _HERE = Path(__file__).parent
 _XYZ = ("xyz", "extxyz")
-_PICKLES = (".pkl", ".pickle", ".pckl", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
+_PICKLES = (".pkl", ".pickle", ".pckl", ".pt", ".pth", ".ckpt", ".joblib")
+_ARRAYS = (".npy", ".npz")
+_IN_EV = (  # ASE turns the results of these into eV, eV/Å and eV/Å³
+    "traj", "db", "json", "aims-output", "castep", "castep-castep", "gaussian-out", "gpaw-out",
+    "nwchem-out", "onetep-out", "orca-output", "siesta-xv", "turbomole-gradient", "vasp-xdatcar",
+)  # fmt: skip
 _UNSAFE = ("bundletrajectory", "postgresql", "mysql")
 _KNOWN = (
     "name an .extxyz file or one that ASE reads (vasprun.xml, OUTCAR, .traj, .db, .cif, POSCAR)"
@@ -85,7 +90,9 @@ def formats() -> dict[str, Format]:
 
 def default_fields(file_format: str) -> FieldMap | None:
     """Return the keys and units that a format fixes, None where they must be declared."""
-    return formats()[file_format].fields if file_format in formats() else ASE
+    if file_format in formats():
+        return formats()[file_format].fields
+    return ASE if file_format in _IN_EV else None
 
 
 def require_options(path: Path, file_format: str, options: Mapping[str, Any]) -> None:
@@ -140,8 +147,13 @@ def _refuse_pickle(path: Path) -> None:
         start[:1] == b"\x80" and start[1:] in b"\x02\x03\x04\x05"
     ):
         raise ValueError(
-            f"{path} is a pickle (or array archive), which runs code when read, and is "
+            f"{path} is a pickle, which runs code when read, and is "
             "never opened; convert it to extended XYZ where it was made"
+        )
+    if path.suffix.lower() in _ARRAYS:
+        raise ValueError(
+            f"{path} holds bare arrays, which do not say what they are; name the folder of a "
+            "DeePMD system, or convert it to extended XYZ where it was made"
         )
 
 
@@ -154,6 +166,11 @@ def _guess(path: Path) -> str:
         raise ValueError(f"{path} is a packed archive: unpack it, and name what is in it")
     if found not in ioformats or not ioformats[found].can_read:
         raise ValueError(f"{path}: the format {found!r} is not known; {_KNOWN}")
+    if found.startswith("lammps"):
+        raise ValueError(
+            f"{path} is of LAMMPS ({found}), which does not say its elements and units: convert it "
+            "to extended XYZ, for instance by ase.io.read(..., specorder=[...]) and ase.io.write"
+        )
     if found in _UNSAFE:
         raise ValueError(f"{path}: the format {found} is not read; convert it to extended XYZ")
     return found

@@ -73,7 +73,9 @@ class _Block:
             positions=table[:, :3] * length, cell=cell, pbc=cell is not None,
         )  # fmt: skip
         self.info["frame_id"] = self.source.rpartition("#")[2]
-        arrays = {"charges": table[:, 3], "forces": table[:, 5:]}
+        arrays = {"forces": table[:, 5:]}
+        if table[:, 3].any():  # the column is always there, zeros where no charges are known
+            arrays["charges"] = table[:, 3]
         return Record(atoms, self.info, arrays, self.source)
 
 

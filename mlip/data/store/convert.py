@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -73,9 +74,10 @@ def convert(
     sources = sources_of(given, units, reader_options)
     origin = {**origin_of(given, sources), "layout": asdict(layout)}
     with _locked(folder):
-        if _is_complete(folder, origin):
-            return Store(folder)
         _clean(folder)
+        if _is_complete(folder, origin):
+            _tidy(folder)  # a kill may have come between the manifest and this
+            return Store(folder)
         work = partial(_convert_task, folder=folder, layout=layout)
         tasks = _unfinished(folder, tasks_of(sources, layout.shard_frames))
         total = sum(file["bytes"] for file in origin["files"])
@@ -97,7 +99,8 @@ def _convert_task(task: Task, folder: Path, layout: Layout) -> _Done:
             batch, summary = encode(frames, layout)
             digest, size = write_shard(folder / f"{name}.arrow", batch)
             head = {"file": f"{name}.arrow", "sha256": digest, "bytes": size}
-            part = {**head, "split": task.source.split, **summary}
+            split, file = task.source.split, str(task.source.path)
+            part = {**head, "split": split, "input": file, **summary}
             write_atomic(note, json.dumps(part))
         parts.append(part)
     if not parts:
@@ -127,12 +130,18 @@ def _finish(folder: Path, origin: dict[str, Any], layout: Layout, sources: list[
         for name in _read_json(note) or []:
             parts.append(_read_json(folder / _PARTS / f"{Path(name).stem}.json"))
     found = merge(parts, origin, layout.cutoff, layout.neighbors)
-    require_found(sources, set(found.labels))
+    held: dict[str, set[str]] = {}
+    for part in parts:
+        held.setdefault(part["input"], set()).update(part["counts"].get("labels", {}))
+    require_found(sources, held)
     found.write(folder)
-    for leftover in (folder / _PARTS).iterdir():
-        leftover.unlink()
-    (folder / _PARTS).rmdir()
-    (folder / _PLAN).unlink()
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what only a conversion that goes on needs."""
+    shutil.rmtree(folder / _PARTS, ignore_errors=True)
+    (folder / _PLAN).unlink(missing_ok=True)
 
 
 def _is_complete(folder: Path, origin: Mapping[str, Any]) -> bool:

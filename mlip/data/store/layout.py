@@ -18,7 +18,7 @@ SCHEMA = 1
 EDGES = {"edge_index": np.int32, "edge_shift": np.int16, "edge_pair": np.int32}
 """Columns of stored neighbour lists, (2, edges), (edges, 3) and (edges,), flattened."""
 TOLD = (
-    "functional", "energy_kind", "energy_choice", "charge_partition", "converged", "corrections",
+    "functional", "energy_kind", "charge_partition", "converged", "corrections",
     "data",
 )  # fmt: skip
 """Info keys whose values the manifest counts."""

@@ -79,6 +79,8 @@ def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
             answer = (False, work(task))
         except (ValueError, OSError) as error:
             answer = (True, ValueError(str(error)))
+        except Exception as error:  # ours to mend, but not to be taken for a lack of memory
+            answer = (True, ValueError(f"{task}: {type(error).__name__}: {error}"))
         except KeyboardInterrupt:
             return
         try:

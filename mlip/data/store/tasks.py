@@ -150,14 +150,19 @@ def frames_of(task: Task) -> Iterator[Frame]:
             yield frame
 
 
-def require_found(sources: list[Source], found: set[str]) -> None:
-    """Refuse an input of which no frame holds a declared label.
+def require_found(sources: list[Source], found: Mapping[str, set[str]]) -> None:
+    """Refuse an input a file of which has a declared label in no frame.
+
+    Args:
+        sources: The files.
+        found: Labels that the frames of each file held, by its path.
 
     Raises:
-        ValueError: Naming the key and what the file holds.
+        ValueError: Naming file and key, and what the file holds.
     """
-    source = sources[0]
-    require_labels(source.path, source.fields, found, **source.options)
+    for source in sources:
+        held = found.get(str(source.path), set())
+        require_labels(source.path, source.fields, held, **source.options)
 
 
 def _content(path: Path) -> list[Path]:

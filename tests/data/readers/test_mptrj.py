@@ -43,7 +43,7 @@ def test_frames_read_back(tmp_path, name):
         assert ("magmoms" in frame.labels) == (magmoms is not None)
         assert frame.source == f"{path}#mp-{number // 4}-0-{number}"
         assert frame.info["source_id"] == f"mp-{number // 4}"
-        assert frame.info["energy_choice"] == "uncorrected"
+        assert frame.info["corrections"] == "none"
 
 
 def test_the_corrected_energy_on_request(tmp_path):
@@ -51,7 +51,7 @@ def test_the_corrected_energy_on_request(tmp_path):
     path.write_text(TEXT)
     frame = next(read(path, energy="corrected"))
     assert frame.labels["energy"] == FRAMES[0].info["corrected_total_energy"]
-    assert frame.info["energy_choice"] == "corrected"
+    assert frame.info["corrections"] == "MP2020"
     with pytest.raises(ValueError, match=r"energy is 'corected'; did you mean 'corrected'"):
         list(read(path, energy="corected"))
 

@@ -233,9 +233,9 @@ def test_the_readers_options_reach_it_and_are_kept(tmp_path):
     path = real.write_mptrj(tmp_path / "a.json", real.frames()[:4])
     store = convert(path, tmp_path / "s", reader_options={"energy": "corrected"})
     assert store.manifest.origin["reader_options"] == {"energy": "corrected"}
-    assert store.manifest.told["energy_choice"] == {"corrected": 4}
+    assert store.manifest.told["corrections"] == {"MP2020": 4}
     assert store[0].labels["energy"] == real.frames()[0].info["corrected_total_energy"]
-    assert convert(path, tmp_path / "d").manifest.told["energy_choice"] == {"uncorrected": 4}
+    assert convert(path, tmp_path / "d").manifest.told["corrections"] == {"none": 4}
     with pytest.raises(ValueError, match="another input or other options"):
         convert(path, tmp_path / "s")
 
