@@ -51,8 +51,9 @@ test: setup test-e3nn06
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --require mace,chgnet $(ARGS)
 
 test-e3nn06: setup-e3nn06
-	OMP_NUM_THREADS=1 $(NEWER)/bin/python -m pytest -n 2 --require nequip,allegro,sevennet \
-		-m '(nequip or allegro or sevennet) and not slow and not gpu and not speed' $(ARGS)
+	OMP_NUM_THREADS=1 $(NEWER)/bin/python -m pytest -n 2 --dist loadfile --require nequip,allegro,sevennet \
+		-m '(nequip or allegro or sevennet) and not slow and not gpu and not speed' \
+		tests/contract tests/models $(ARGS)
 
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)

@@ -144,6 +144,19 @@ def quiet_third_party() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def default_precision(dtype: Any) -> Iterator[None]:
+    """Let new tensors of floating point have a ``torch.dtype``, whatever the process says."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def load_tensors(path: Path, **kwargs: Any) -> Any:
     """Read a torch file that holds tensors and plain containers only; never runs pickled code.
 

@@ -11,6 +11,7 @@ from mlip.models.checkpoint import read_header
 from mlip.models.chgnet_foundation import MODELS as CHGNET
 from mlip.models.chgnet_foundation import load_chgnet
 from mlip.models.mace_foundation import load_mace
+from mlip.models.nequip_foundation import SUFFIX, load_nequip
 from mlip.models.potential import Potential
 from mlip.models.sevennet_foundation import MODELS as SEVENNET
 from mlip.models.sevennet_foundation import load_sevennet
@@ -27,7 +28,8 @@ def load(
     """Return the potential in an mlip checkpoint or of a published model, ready to predict.
 
     Args:
-        path: ``*.safetensors`` of a run, a MACE ``.model`` or SevenNet ``.pth`` file, or the name
+        path: ``*.safetensors`` of a run, a MACE ``.model``, SevenNet ``.pth`` or NequIP
+            ``.nequip.zip`` file, or the name
             of a model whose weights ship in its package, one of ``PUBLISHED``.
         device: Where the weights go.
         head: Which head of a multi-head MACE model.
@@ -53,6 +55,9 @@ def load_with_config(
     """Return the potential and the resolved ``model`` config it was built from."""
     if str(path) in PUBLISHED:
         potential, config = PUBLISHED[str(path)](str(path))
+        return potential.to(device), config
+    if str(path).endswith(SUFFIX):
+        potential, config = load_nequip(path)
         return potential.to(device), config
     if Path(path).suffix == ".pth":
         potential, config = load_sevennet(path)

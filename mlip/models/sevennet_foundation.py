@@ -13,7 +13,7 @@ from mlip.models.alone import energies_alone
 from mlip.models.build import build
 from mlip.models.passive_pickle import load_passive
 from mlip.models.potential import Potential
-from mlip.runtime import import_extra
+from mlip.runtime import default_precision, import_extra
 
 _FOLDER = "pretrained_potentials"
 MODELS = {
@@ -62,7 +62,8 @@ def load_sevennet(path: str | Path) -> tuple[Potential, dict[str, Any]]:
                               for key, value in weights.items()})  # fmt: skip
     potential = build({**config, "precision": "float64"})
     layers: Any = potential.backbone.layers
-    weights = old.patch_state_dict_if_old(dict(weights), theirs, layers)
+    with default_precision(torch.float32):  # it compares tables with those in the file
+        weights = old.patch_state_dict_if_old(dict(weights), theirs, layers)
     state = {f"backbone.layers.{k}": v for k, v in weights.items() if not k.startswith(_OWN)}
     state |= _energy(path, weights)
     _require_all(path, potential, state)
