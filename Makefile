@@ -1,17 +1,21 @@
-# Two commands: `make demo` and `make test`. Both set everything up in .venv first.
+# Two commands: `make demo` and `make test`. Both set everything up first: .venv, and for the tests of
+# the backbones that need a newer e3nn than MACE allows also .venv-e3nn06.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+NEWER  := .venv-e3nn06
+NEWER_STAMP := $(NEWER)/.installed
 
 export PYTHONUNBUFFERED = 1
 export MPLBACKEND = Agg
 
-.PHONY: demo test test-slow speed leaderboard lint types imports cards setup clean help
+.PHONY: demo test test-e3nn06 setup-e3nn06 test-slow speed leaderboard lint types imports cards setup clean help
 
 help:
 	@echo "make demo         train a lithium potential, score it beside CHGNet, open the pages"
-	@echo "make test         run the tests"
+	@echo "make test         run the tests in both environments"
+	@echo "make test-e3nn06  only those of nequip, allegro and sevennet, in .venv-e3nn06"
 	@echo "make test-slow    run the tests that take minutes"
 	@echo "make speed        measure throughput against peers (K=pattern for some)"
 	@echo "make leaderboard  rebuild the leaderboard from the recorded results"
@@ -25,6 +29,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mace,chgnet,data,xtb,dev]'
 	@touch $@
 
+setup-e3nn06: $(NEWER_STAMP)
+
+$(NEWER_STAMP): pyproject.toml constraints-e3nn06.txt
+	$(PYTHON) -m venv $(NEWER)
+	$(NEWER)/bin/python -m pip install --quiet --constraint constraints-e3nn06.txt --editable '.[nequip,allegro,sevennet,test]'
+	@touch $@
+
 demo: setup
 	$(BIN)/python train.py output=runs/demo resume=auto
 	$(BIN)/mlip benchmark task=all calculator=checkpoint,chgnet_0_3_0 checkpoint=runs/demo/best.safetensors output=runs/demo/benchmark 'modes=[static,relaxed]'
@@ -36,8 +47,13 @@ demo: setup
 	@echo "       .venv/bin/mlip train data=extxyz data.path=FILE data.units=ase output=runs/mine"
 	@echo "       .venv/bin/mlip list                    everything that can be chosen"
 
-test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+test: setup test-e3nn06
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --require mace,chgnet $(ARGS)
+
+test-e3nn06: setup-e3nn06
+	OMP_NUM_THREADS=1 $(NEWER)/bin/python -m pytest -n 2 --dist loadfile --require nequip,allegro,sevennet \
+		-m '(nequip or allegro or sevennet) and not slow and not gpu and not speed' \
+		tests/contract tests/models $(ARGS)
 
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
@@ -63,4 +79,4 @@ cards: setup
 	$(BIN)/check-jsonschema --schemafile benchmarks/card.schema.json benchmarks/*/card.yaml
 
 clean:
-	rm -rf $(VENV) runs outputs multirun
+	rm -rf $(VENV) $(NEWER) runs outputs multirun

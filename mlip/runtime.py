@@ -113,6 +113,27 @@ def import_mace() -> ModuleType:
             os.environ[_UNSAFE] = before
 
 
+def import_extra(extra: str, package: str, module: str) -> ModuleType:
+    """Import a module of a package that one of our extras brings.
+
+    Raises:
+        ModuleNotFoundError: If the package is not installed, with the remedy.
+    """
+    if find_spec(package) is None:
+        raise ModuleNotFoundError(
+            f"{extra} needs the package {package}: pip install 'mlip-suite[{extra}]', in another "
+            "environment than that of mace, which needs an older e3nn",
+            name=package,
+        )
+    before = os.environ.get(_UNSAFE)
+    try:
+        with quiet_third_party():
+            return import_module(module)
+    finally:
+        if before is None:
+            os.environ.pop(_UNSAFE, None)
+
+
 @contextmanager
 def quiet_third_party() -> Iterator[None]:
     """Hold back the notices that mace and e3nn give on import and construction; errors pass."""
@@ -121,6 +142,19 @@ def quiet_third_party() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*To copy construct from a tensor.*")
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
         yield
+
+
+@contextmanager
+def default_precision(dtype: Any) -> Iterator[None]:
+    """Let new tensors of floating point have a ``torch.dtype``, whatever the process says."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def load_tensors(path: Path, **kwargs: Any) -> Any:

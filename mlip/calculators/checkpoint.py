@@ -12,7 +12,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mlip.graph import collate, from_atoms
 from mlip.keys import FIELDS
 from mlip.models.checkpoint import fingerprint
-from mlip.models.loading import load
+from mlip.models.loading import load, weights_file
 from mlip.models.potential import Potential
 from mlip.runtime import best_device
 
@@ -21,7 +21,8 @@ class MlipCalculator(Calculator):
     """Energy, forces, stress, per-atom energies and what the heads give.
 
     Args:
-        path: Checkpoint, such as ``runs/demo/best.safetensors``, or a MACE ``.model`` file.
+        path: Checkpoint, such as ``runs/demo/best.safetensors``, a MACE ``.model`` file, or
+            the name of a published model such as ``chgnet_0_3_0`` or ``sevennet_0``.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` (a GPU if there is one).
         head: Which head of a multi-head MACE model.
         batch_atoms: Largest number of atoms evaluated at once by :meth:`predict`.
@@ -52,7 +53,7 @@ class MlipCalculator(Calculator):
             device = best_device()
         self.path = Path(path)
         self.potential: Potential = load(path, device, head)
-        self.checkpoint_hash = fingerprint(path)
+        self.checkpoint_hash = fingerprint(weights_file(path))
         self.batch_atoms = batch_atoms
         self.supported_elements = set(self.potential.elements)
         offered = [name for name in self.potential.outputs if name in all_properties]

@@ -10,6 +10,7 @@ from mlip.models.backbone import Backbone
 from mlip.models.head import Head
 from mlip.models.potential import Potential
 from mlip.models.term import Term
+from mlip.runtime import default_precision
 
 ALLOWED = ("mlip.models.backbones.", "mlip.models.heads.", "mlip.models.terms.")
 """Packages whose classes a checkpoint may name."""
@@ -55,9 +56,7 @@ def build(config: Mapping[str, Any]) -> Potential:
     for part in ("elements", "backbone", "heads"):
         if not config.get(part):
             raise ValueError(f"the model config has no {part!r}: a potential needs it")
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_precision(torch.float64):
         elements = list(config["elements"])
         backbone = _part(config["backbone"], Backbone, "model.backbone", elements=elements)
         heads = {
@@ -69,8 +68,6 @@ def build(config: Mapping[str, Any]) -> Potential:
             for name, term in (config.get("terms") or {}).items()
         }
         potential = Potential(elements, backbone, heads, terms)
-    finally:
-        torch.set_default_dtype(default)
     return potential.to_precision(PRECISIONS[precision])
 
 

@@ -17,7 +17,11 @@ from mlip.models.potential import Potential
 
 FORMAT = "mlip-potential"
 FORMAT_VERSION = 1
-_VERSIONED = ("mlip-suite", "torch", "e3nn", "mace-torch")
+_VERSIONED = (
+    "mlip-suite", "torch", "e3nn", "mace-torch", "chgnet", "sevenn", "nequip", "nequip-allegro"
+)  # fmt: skip
+_WITHOUT_E3NN = (".Chgnet",)
+"""Backbones whose weights mean the same under every e3nn."""
 
 
 def save(
@@ -70,7 +74,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Potential:
             was written under an e3nn whose conventions differ from the installed one.
     """
     header = read_header(path)
-    _check_e3nn(path, header["versions"])
+    if not header["config"]["backbone"].get("_target_", "").endswith(_WITHOUT_E3NN):
+        _check_e3nn(path, header["versions"])
     try:
         potential = build(header["config"])
     except TypeError as error:

@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from mlip.errors import suggest
+from mlip.models.alone import energies_alone
 from mlip.models.build import build
 from mlip.models.potential import Potential
 
@@ -62,7 +63,7 @@ def load_chgnet(name: str) -> tuple[Potential, dict[str, Any]]:
     potential.load_state_dict({**potential.state_dict(), **state})
     _require_all(potential, state)
     known = torch.tensor([chemical_symbols.index(symbol) - 1 for symbol in config["elements"]])
-    potential.energy_references.copy_(references[known] + _energies_alone(potential))
+    potential.energy_references.copy_(references[known] + energies_alone(potential))
     return potential.to_precision(torch.float32).eval(), config
 
 
@@ -105,11 +106,3 @@ def _require_all(potential: Potential, state: Mapping[str, Tensor]) -> None:
             f"the weights in the package chgnet do not fit this backbone ({left[0]}): install "
             "chgnet 0.4"
         )
-
-
-def _energies_alone(potential: Potential) -> Tensor:
-    """Return the network's energy of an atom of each element without neighbours, eV."""
-    backbone, head = potential.backbone, potential.heads["energy"]
-    with torch.no_grad():
-        alone = backbone.atom_embedding(backbone.embedded)  # type: ignore[operator]
-        return head.read_out([backbone.readout_norm(alone)])  # type: ignore[operator]

@@ -1,5 +1,6 @@
 """Look inside a pickled torch model without running anything of it."""
 
+import io
 import pickle
 import struct
 import zipfile
@@ -78,6 +79,19 @@ _PICKLE = SimpleNamespace(
 )
 
 
+_BROKEN = (
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    struct.error,
+)
+"""What damaged files raise as they are read."""
+
+
 def load_passive(path: str | Path) -> Any:
     """Return the object graph of a torch file with inert stand-ins for all classes.
 
@@ -91,22 +105,78 @@ def load_passive(path: str | Path) -> Any:
     _refuse_script(path)
     try:
         return torch.load(path, map_location="cpu", pickle_module=_PICKLE, weights_only=False)
-    except (
-        OSError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        AttributeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        struct.error,
-    ) as error:
+    except (OSError, *_BROKEN) as error:
         raise ValueError(
             f"{path} cannot be read as a torch model ({type(error).__name__}: {error}): "
             "it is truncated or of another format"
         ) from error
+
+
+def load_passive_package(path: str | Path, member: str) -> Any:
+    """Return an object pickled in a torch package, with inert stand-ins for all classes.
+
+    The program text in the package is not read.
+
+    Args:
+        path: Archive of ``torch.package``.
+        member: Name of the pickle in it, such as ``model/eager_model.pkl``.
+
+    Raises:
+        ValueError: If the file is damaged, or has no such member.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _PackageUnpickler(archive, package_member(archive, member)).load()
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        RuntimeError,
+        LookupError,
+    ) as error:
+        raise ValueError(
+            f"{path} cannot be read as a torch package ({type(error).__name__}: {error}): it is "
+            "truncated or of another format"
+        ) from error
+
+
+def package_member(archive: zipfile.ZipFile, member: str) -> str:
+    """Return the full name of a member: a package has one folder, named as it likes.
+
+    Raises:
+        LookupError: If there is none.
+    """
+    names = [name for name in archive.namelist() if name.partition("/")[2] == member]
+    if not names:
+        raise LookupError(f"it holds no {member}")
+    return names[0]
+
+
+class _PackageUnpickler(_Unpickler):
+    """Finds the storages of tensors in the archive."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        super().__init__(io.BytesIO(archive.read(name)))
+        self.archive, self.folder = archive, name.partition("/")[0]
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return a storage; what a package would run to make an object becomes passive."""
+        if pid[0] != "storage":
+            return Passive()
+        data = self.archive.read(f"{self.folder}/.data/{pid[2]}.storage")
+        flat = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0)
+        return SimpleNamespace(
+            dtype=_STORED[pid[1].__name__], _untyped_storage=flat.untyped_storage()
+        )
+
+
+_STORED = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "BoolStorage": torch.bool,
+}
 
 
 def _refuse_script(path: Path) -> None:

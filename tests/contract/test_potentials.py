@@ -10,14 +10,14 @@ from mlip.testing import contract
 
 ELEMENTS = ["Li", "O"]
 CASES = [
-    (model, backbone)
+    pytest.param((model, backbone), marks=getattr(pytest.mark, backbone), id=f"{model}-{backbone}")
     for model in config.options("model")
     for backbone in config.options("backbone")
 ]
 SMALL = {"channels": 8, "radial_network": [16], "r_max": 4.0}
 
 
-@pytest.fixture(params=CASES, ids="-".join, scope="module")
+@pytest.fixture(params=CASES, scope="module")
 def case(request):
     model, backbone = request.param
     composed = config.compose("train", [f"model={model}", f"backbone@model.backbone={backbone}"])
