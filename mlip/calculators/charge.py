@@ -11,9 +11,13 @@ def stated_charge(atoms: Atoms, default: float | None = None) -> float:
     """Return the total charge (e) in the ``info`` of a structure, else ``default``.
 
     Raises:
-        ValueError: If neither says it, or it is not a finite number.
+        ValueError: If neither says it, it is not a finite number, or two keys differ.
     """
-    stated = next((atoms.info[key] for key in CHARGE_KEYS if key in atoms.info), default)
+    found = {key: atoms.info[key] for key in CHARGE_KEYS if key in atoms.info}
+    if len(set(map(str, found.values()))) > 1 and len(set(found.values())) > 1:
+        told = " and ".join(f"{key} is {value!r}" for key, value in found.items())
+        raise ValueError(f"in {atoms.get_chemical_formula()}, {told}: keep one of them")
+    key, stated = next(iter(found.items()), ("the charge given to the calculator", default))
     if stated is None:
         raise ValueError(
             f"{atoms.get_chemical_formula()} states no total charge: put total_charge (e) in its "
@@ -25,7 +29,6 @@ def stated_charge(atoms: Atoms, default: float | None = None) -> float:
         charge = math.nan
     if not math.isfinite(charge):
         raise ValueError(
-            f"total_charge of {atoms.get_chemical_formula()} is {stated!r}: give a finite number "
-            "of e"
+            f"{key} of {atoms.get_chemical_formula()} is {stated!r}: give a finite number of e"
         )
     return charge

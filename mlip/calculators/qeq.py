@@ -47,8 +47,8 @@ class QEq(Calculator):
         skin: Pairs are kept while no atom has moved by half of it, Å.
 
     Raises:
-        ValueError: For parameters that are not positive numbers; on calculation, if the total
-            charge is not stated.
+        ValueError: For a hardness, share or residual that is not a positive number; on calculation,
+            if the total charge is not stated.
         UnsupportedElementError: On calculation, for an element without parameters.
     """
 

@@ -35,9 +35,11 @@ def plan_coulomb(
         system: The structures; nothing of them is differentiated.
         tolerance: Error of forces, eV/Å, and of energies per atom, eV, for charges of 1 e; errors
             grow with the square of the charges.
-        method: One of ``METHODS``.
+        method: ``auto``, or ``ewald`` or ``pme`` for slabs and periodic structures of any size;
+            open structures are always summed directly.
         skin: How much farther than needed pairs are listed, Å: the plan holds while no atom has
-            moved by more than half of it.
+            moved by more than half of it. A plan does not notice when they have: its sums are then
+            wrong, so plan again for structures that changed.
 
     Raises:
         ValueError: For an unknown method, impossible tolerance or negative skin, a structure with

@@ -15,7 +15,7 @@ class ChargedSystem:
     """A batch of structures whose atoms carry Gaussian charges.
 
     The density of atom i is ``q_i exp(-r²/2σ_i²) / (2πσ_i²)^(3/2)``; σ = 0 is a point charge.
-    Everything is float64; positions, cell and widths may require gradients.
+    Any precision is taken, and summed in float64; positions, cell and widths may require gradients.
 
     Args:
         positions: (atoms, 3) Å; atoms may lie outside the cell.
