@@ -64,7 +64,8 @@ def load_sevennet(path: str | Path) -> tuple[Potential, dict[str, Any]]:
     layers: Any = potential.backbone.layers
     with default_precision(torch.float32):  # it compares tables with those in the file
         weights = old.patch_state_dict_if_old(dict(weights), theirs, layers)
-    state = {f"backbone.layers.{k}": v for k, v in weights.items() if not k.startswith(_OWN)}
+    state = {f"backbone.layers.{key}": value for key, value in weights.items()
+             if not key.startswith(_OWN) and ".convolution." not in key}  # fmt: skip
     state |= _energy(path, weights)
     _require_all(path, potential, state)
     potential.load_state_dict({**potential.state_dict(), **state})

@@ -1,6 +1,7 @@
 """What every potential must obey; import these checks to test your own."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,36 @@ def check_stress(potential: Potential, atoms: Atoms, tolerance: Tolerance = STAN
 
         numerical = _slope(potential, strained) / atoms.get_volume()
         _near(stress[i, j], numerical, tolerance.derivative, f"stress {i}{j}")
+
+
+def check_training(potential: Potential, atoms: Atoms, tolerance: Tolerance = STANDARD) -> None:
+    """A loss on the forces is differentiated by the weights, by central differences along one way.
+
+    The forces being derivatives themselves, this is where second derivatives go wrong.
+    """
+    copy = deepcopy(potential)
+    graph = from_atoms(atoms, copy.r_max)
+    weights = [weight for weight in copy.parameters() if weight.requires_grad]
+    generator = torch.Generator().manual_seed(0)
+    ways = [torch.randn(w.shape, generator=generator, dtype=w.dtype) for w in weights]
+
+    def loss(step: float) -> torch.Tensor:
+        with torch.no_grad():
+            for weight, way in zip(weights, ways, strict=True):
+                weight += step * way
+        return copy(graph, outputs=("forces",), differentiable=True)["forces"].square().mean()
+
+    gradients = torch.autograd.grad(loss(0.0), weights, allow_unused=True)
+    slope = sum(
+        float((gradient * way).sum())
+        for gradient, way in zip(gradients, ways, strict=True)
+        if gradient is not None
+    )
+    step = 1e-2 * _STEP
+    up, down = float(loss(step).detach()), float(loss(-2 * step).detach())
+    numerical = (up - down) / (2 * step)
+    allowed = 10 * tolerance.derivative * max(1.0, abs(slope))
+    _near(slope, numerical, allowed, "gradient of a loss on the forces")
 
 
 def check_symmetries(potential: Potential, atoms: Atoms, tolerance: Tolerance = STANDARD) -> None:

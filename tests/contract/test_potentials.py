@@ -46,6 +46,7 @@ def test_the_potential_feels_its_neighbours(case, atoms):
     [
         contract.check_forces,
         contract.check_stress,
+        contract.check_training,
         contract.check_symmetries,
         contract.check_batching,
         contract.check_extensive,

@@ -7,6 +7,7 @@ from torch import nn
 
 from mlip.graph import Geometry
 from mlip.models.backbone import Backbone, Features
+from mlip.models.channel_product import ChannelProduct
 from mlip.runtime import import_extra, quiet_third_party
 
 
@@ -82,6 +83,9 @@ class Nequip(Backbone):
         self.network = nn.ModuleDict(
             {name: part for name, part in model.named_children() if not name.startswith(_OURS)}
         )
+        for name, part in self.network.items():
+            if name.endswith("convnet"):
+                _speed_up(part.conv)
 
     def forward(self, geometry: Geometry) -> Features:
         """Return invariant and equivariant features of every layer; those of atoms alone are 0."""
@@ -100,6 +104,14 @@ class Nequip(Backbone):
                 features.invariant.append(data["node_features"][:, : self.channels[0]])
                 features.equivariant.append(data["node_features"])
         return features
+
+
+def _speed_up(block: Any) -> None:
+    """Replace the tensor product of a layer."""
+    old = block.tp_scatter
+    old.tp = ChannelProduct(
+        old.feature_irreps_in, old.irreps_edge_attr, old.irreps_mid, old.instructions
+    )
 
 
 _OURS = ("per_atom", "per_type", "total_energy")

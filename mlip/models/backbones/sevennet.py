@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mlip.graph import Geometry
 from mlip.models.backbone import Backbone, Features
+from mlip.models.channel_product import ChannelProduct
 from mlip.runtime import import_extra, quiet_third_party
 
 
@@ -147,7 +148,9 @@ def _blocks(
             t=layer,
         )
         before = after
-    for module in found.values():
+    for name, module in found.items():
+        if name.endswith("_convolution"):
+            module.convolution_cls = ChannelProduct
         if not getattr(module, "layer_instantiated", True):
             module.instantiate()
     return found
