@@ -107,7 +107,7 @@ def convert(arguments: Sequence[str]) -> int:
     )
     held = store.manifest
     if others := left_out(source):
-        print(f"left out, of no known format: {examples(others)}")
+        print(f"not read: {examples(others)}")
     print(
         f"{store.folder}: {held.frames:,} frames, {held.atoms:,} atoms, {held.edges:,} edges "
         f"within {held.cutoff:g} Å, {len(held.elements)} elements, labels {', '.join(held.labels)}\n"

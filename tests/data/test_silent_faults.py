@@ -173,3 +173,13 @@ def test_the_draft_of_a_living_process_is_left_alone(tmp_path):
     assert [path.name for path in unpack(tmp_path / "a.tar", tmp_path / "a")] == ["a.txt"]
     assert alive.is_dir()
     assert not dead.exists()
+
+
+def test_files_beside_a_system_are_told(tmp_path, caplog, capsys):
+    deepmd(tmp_path / "data" / "sys")
+    xyz(tmp_path / "data" / "more.extxyz", "energy")
+    assert len(list(read(tmp_path / "data"))) == 2
+    assert "not read with" in caplog.text
+    assert "more.extxyz" in caplog.text
+    main(["data", "convert", str(tmp_path / "data"), str(tmp_path / "store")])
+    assert "not read: more.extxyz" in capsys.readouterr().out

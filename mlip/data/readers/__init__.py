@@ -1,5 +1,6 @@
 """One reader a file format; ``read`` dispatches and yields frames in internal units."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -11,10 +12,17 @@ from mlip.data.fields import ASE, HOW_TO_DECLARE, FieldMap, look_alikes
 from mlip.data.frame import Frame
 from mlip.data.readers.ase_files import read_ase
 from mlip.data.readers.format import Part
-from mlip.data.readers.recognize import default_fields, format_of, formats, require_options
+from mlip.data.readers.recognize import (
+    default_fields,
+    format_of,
+    formats,
+    require_options,
+    unread_files,
+)
 from mlip.data.record import Record
 from mlip.errors import suggest
 
+_LOG = logging.getLogger(__name__)
 _FIRST = 10  # frames whose keys a message tells
 
 
@@ -45,6 +53,8 @@ def read(
     path = Path(path)
     file_format = file_format or format_of(path)
     require_options(path, file_format, options)
+    if others := unread_files(path):
+        _LOG.warning("not read with %s: %s", path, ", ".join(others[:_FIRST]))
     return _frames(path, file_format, _resolved(fields, file_format), options)
 
 

@@ -28,6 +28,12 @@ _KNOWN = (
     "name an .extxyz file or one that ASE reads (vasprun.xml, OUTCAR, .traj, .db, .cif, POSCAR)"
 )
 _HEAD = 65536
+_OF_FOLDERS = ("calculations", "deepmd")
+_FRAMES = tuple(
+    f"{suffix}{packed}"
+    for suffix in (".extxyz", ".xyz", ".traj", ".aselmdb", ".parquet")
+    for packed in ("", ".gz", ".bz2", ".xz")
+)
 _PROSE = (".md", ".txt", ".rst", ".pdf")  # ASE takes .md for CASTEP
 
 
@@ -77,6 +83,17 @@ def files_of(folder: Path) -> tuple[list[Path], list[str]]:
             found += inner[0]
             others += inner[1]
     return found, others
+
+
+def unread_files(folder: Path) -> list[str]:
+    """Return the files of frames below a folder that is read as one input of another format.
+
+    A folder of DFT runs, say, in which an extended XYZ file lies: it is not read with the runs.
+    """
+    if not folder.is_dir() or format_of(folder) not in _OF_FOLDERS:
+        return []
+    found = (file for file in folder.rglob("*") if file.name.endswith(_FRAMES) and file.is_file())
+    return sorted(str(file.relative_to(folder)) for file in found)
 
 
 @cache

@@ -11,7 +11,7 @@ from mlip.data.frame import Frame
 from mlip.data.inputs import is_data_set
 from mlip.data.readers import parts_of, read, read_part, require_labels
 from mlip.data.readers.format import Part
-from mlip.data.readers.recognize import files_of, format_of, require_options
+from mlip.data.readers.recognize import files_of, format_of, require_options, unread_files
 
 if TYPE_CHECKING:  # its schema takes longer to import than all the rest
     from mlip.data.card import DataCard
@@ -88,11 +88,11 @@ def _files(folder: Path) -> list[Path]:
 
 
 def left_out(given: str | Path) -> list[str]:
-    """Return the names of the files of a folder that are of no known format."""
+    """Return the names of the files of a folder that are not read with it."""
     path = Path(given)
-    if is_data_set(given) or not path.is_dir() or _files(path) == [path]:
+    if is_data_set(given) or not path.is_dir():
         return []
-    return files_of(path)[1]
+    return unread_files(path) if _files(path) == [path] else files_of(path)[1]
 
 
 def origin_of(given: str | Path, sources: list[Source]) -> dict[str, Any]:
