@@ -58,8 +58,9 @@ test-e3nn06: setup-e3nn06
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
-speed: setup
+speed: setup setup-e3nn06
 	$(BIN)/python -m pytest tests/speed -m speed -s -q $(if $(K),-k '$(K)')
+	$(NEWER)/bin/python -m pytest tests/speed/test_sevennet.py -m speed -s -q $(if $(K),-k '$(K)')
 
 leaderboard: setup
 	$(BIN)/mlip benchmark report

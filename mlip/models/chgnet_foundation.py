@@ -15,10 +15,11 @@ from mlip.models.build import build
 from mlip.models.potential import Potential
 
 MODELS = {
+    "chgnet_0_2_0": "pretrained/0.2.0/chgnet_0.2.0_e30f77s348m32.pth.tar",
     "chgnet_0_3_0": "pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
     "chgnet_r2scan": "pretrained/r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
 }
-"""Name -> file in the package. Version 0.2.0 has biases that make its energy jump."""
+"""Name -> file in the package."""
 _OWN = ("mlp", "site_wise", "composition_model")
 _UNSEEN = ("Po", "At", "Rn", "Fr", "Ra")  # no material of the training sets has them
 _SIZES = {
@@ -57,8 +58,10 @@ def load_chgnet(name: str) -> tuple[Potential, dict[str, Any]]:
     weights: dict[str, Tensor] = found["state_dict"]
     references = weights["composition_model.fc.weight"].reshape(-1).double()
     config = _config(found["model_args"], len(references))
+    config["backbone"]["output_biases"] = "atom_conv_layers.0.mlp_out.layers.1.bias" in weights
     potential = build({**config, "precision": "float64"})
-    state = {f"backbone.{k}": v for k, v in weights.items() if not k.startswith(_OWN)}
+    unread = (*_OWN, f"angle_layers.{config['backbone']['layers'] - 2}.")
+    state = {f"backbone.{k}": v for k, v in weights.items() if not k.startswith(unread)}
     state |= _heads(weights)
     potential.load_state_dict({**potential.state_dict(), **state})
     _require_all(potential, state)
@@ -69,6 +72,7 @@ def load_chgnet(name: str) -> tuple[Potential, dict[str, Any]]:
 
 def _config(arguments: Mapping[str, Any], rows: int) -> dict[str, Any]:
     backbone = {ours: arguments[theirs] for ours, theirs in _SIZES.items()}
+    backbone["normalize"] = arguments["gMLP_norm"] is not None
     heads = "mlip.models.heads."
     return {
         "elements": [symbol for symbol in chemical_symbols[1 : rows + 1] if symbol not in _UNSEEN],

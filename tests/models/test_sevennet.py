@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,16 @@ import pytest
 import torch
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
+from omegaconf import OmegaConf
 
+from mlip.calculators.build import build_calculator
 from mlip.calculators.checkpoint import MlipCalculator
+from mlip.config import compose
 from mlip.data.card import load_frames
 from mlip.data.write_extxyz import to_extxyz
 from mlip.graph import from_atoms
 from mlip.models.backbones.sevennet import Sevennet
+from mlip.models.checkpoint import fingerprint
 from mlip.models.loading import load, load_with_config
 from mlip.models.sevennet_foundation import MODELS, load_sevennet
 
@@ -77,6 +82,14 @@ def test_equal_to_the_calculator_of_the_package(name, structures):
         np.testing.assert_allclose(found.get_stress(), expected.get_stress(), atol=1e-6)
 
 
+def test_its_card_is_that_of_the_model():
+    calculator = compose("benchmark", ["calculator=sevennet_0"]).calculator
+    built = build_calculator(OmegaConf.to_container(calculator.build, resolve=True))
+    assert built.supported_elements == set(calculator.card.elements)
+    file = files(calculator.card.weights.package).joinpath(calculator.card.weights.file)
+    assert built.checkpoint_hash == fingerprint(Path(str(file)))
+
+
 def test_a_published_model_keeps_its_isolated_atoms_in_its_references():
     potential, config = load_with_config("sevennet_0")
     assert len(config["elements"]) == 89
@@ -126,7 +139,7 @@ def train(*overrides):
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
+def inputs(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "frames.extxyz"
     path.write_text("".join(map(to_extxyz, load_frames("mptrj", "full_fields")[::4])))
     held_out = [f"data.source.val={path}", f"data.source.test={path}", "data.batch_size=2"]
@@ -138,8 +151,8 @@ TUNING = ["start=sevennet_0", "optimizer.lr=1e-6", "ema_decay=0"]
 
 
 @pytest.mark.parametrize("how", [SCRATCH, TUNING], ids=["scratch", "published"])
-def test_training(how, files, tmp_path):
-    result = train(*files, *how, "trainer.max_epochs=3", f"output={tmp_path / 'run'}")
+def test_training(how, inputs, tmp_path):
+    result = train(*inputs, *how, "trainer.max_epochs=3", f"output={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     names = rows[0].split(",")

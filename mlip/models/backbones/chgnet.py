@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mlip.graph import Geometry
@@ -30,6 +30,9 @@ class Chgnet(Backbone):
         radial_functions: Bessel functions of a distance.
         angular_functions: Fourier functions of an angle, an odd number.
         cutoff_power: Power of the polynomial that takes messages to zero at the cutoff.
+        normalize: Whether layers of features are normalised; version 0.2.0 has none.
+        output_biases: Whether sums of messages get a bias, as in version 0.2.0, whose energy
+            jumps where the first angle of a structure appears.
 
     Raises:
         ModuleNotFoundError: If the package chgnet is not installed.
@@ -37,7 +40,7 @@ class Chgnet(Backbone):
 
     embedded: Tensor
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the published hyper-parameters of the architecture
         self,
         elements: Sequence[str],
         r_max: float = 6.0,
@@ -47,6 +50,8 @@ class Chgnet(Backbone):
         radial_functions: int = 31,
         angular_functions: int = 31,
         cutoff_power: int = 8,
+        normalize: bool = True,
+        output_biases: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < r_bond <= r_max:
@@ -70,18 +75,21 @@ class Chgnet(Backbone):
             num_angular=angular_functions, learnable=True
         )
         self.angle_embedding = nn.Linear(angular_functions, channels, bias=False)
-        widths = {"atom_fea_dim": channels, "bond_fea_dim": channels, "gMLP_norm": "layer"}
+        norm = "layer" if normalize else None
+        widths = {"atom_fea_dim": channels, "bond_fea_dim": channels, "gMLP_norm": norm}
+        sums = {"hidden_dim": channels, "mlp_out_bias": output_biases}
         self.atom_conv_layers = nn.ModuleList(
-            [parts.AtomConv(**widths, hidden_dim=channels) for _ in range(layers)]
+            [parts.AtomConv(**widths, **sums) for _ in range(layers)]
         )
         widths["angle_fea_dim"] = channels
         self.bond_conv_layers = nn.ModuleList(
-            [parts.BondConv(**widths, hidden_dim=channels) for _ in range(layers - 1)]
+            [parts.BondConv(**widths, **sums) for _ in range(layers - 1)]
         )
-        self.angle_layers = nn.ModuleList(
-            [parts.AngleUpdate(**widths, hidden_dim=0) for _ in range(layers - 1)]
+        self.angle_layers = nn.ModuleList(  # the package has one more, which reaches no output
+            [parts.AngleUpdate(**widths, hidden_dim=0) for _ in range(layers - 2)]
         )
-        self.readout_norm = nn.LayerNorm(channels)
+        self.readout_norm = nn.LayerNorm(channels) if normalize else nn.Identity()
+        self.output_biases = output_biases
         numbers = torch.tensor([_number(symbol) for symbol in elements])
         self.register_buffer("embedded", numbers - 1, persistent=False)
 
@@ -96,19 +104,25 @@ class Chgnet(Backbone):
         angle = self.angle_embedding(
             self.angle_basis_expansion(*bonds.directions(geometry.edge_vectors))
         )
-        alone = self.atom_embedding(self.embedded)
-        atom = alone[geometry.species]
+        lone = self.atom_embedding(self.embedded)
+        atom = lone[geometry.species]
         found: list[Tensor] = []
+        alone: list[Tensor] = []
         for layer, message in enumerate(self.atom_conv_layers):
             atom = message(atom, bond, weights, bonds.ends, geometry.edge_pair)
+            if self.output_biases:  # without neighbours, messages are zero but for these
+                lone = lone + message.mlp_out(torch.zeros_like(lone))  # type: ignore[operator]
             if layer < len(self.bond_conv_layers):
                 found.append(atom)
-                bond = self.bond_conv_layers[layer](atom, bond, near_weights, angle, bonds.graph)
+                alone.append(lone)
+                new = self.bond_conv_layers[layer](atom, bond, near_weights, angle, bonds.graph)
+                # The package leaves the bonds of a structure that has no angle as they are.
+                bond = torch.where(bonds.angled(geometry), new, bond) if self.output_biases else new
+            if layer < len(self.angle_layers):
                 angle = self.angle_layers[layer](atom, bond, angle, bonds.graph)
         found.append(self.readout_norm(atom))
-        # Without neighbours, messages are zero and every layer keeps the embedding.
-        early = [alone] * (len(found) - 1)
-        return Features(found, [], [*early, self.readout_norm(alone)])
+        alone.append(self.readout_norm(lone))
+        return Features(found, [], alone)
 
 
 class _Bonds:
@@ -135,6 +149,12 @@ class _Bonds:
         """Return the unit vectors of the two bonds of each angle."""
         one, two = vectors[self.first], vectors[self.second]
         return nn.functional.normalize(one, dim=1), nn.functional.normalize(two, dim=1)
+
+    def angled(self, geometry: Geometry) -> Bool[Tensor, "bonds 1"]:
+        """Return whether the structure of each bond has an angle."""
+        has = torch.zeros(geometry.graphs, dtype=torch.bool, device=self.graph.device)
+        has[geometry.batch[self.graph[:, 0]]] = True
+        return has[geometry.batch[self.ends[geometry.pair_edges, 0]]][:, None]
 
 
 def _ordered_pairs(
