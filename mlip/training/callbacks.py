@@ -128,13 +128,17 @@ class History(Callback):
             "step": trainer.global_step,
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
         }
+        weights = module.loss.weights_at(trainer.current_epoch)
+        row |= {f"weight/{name}": weights.get(name, 0.0) for name in module.loss.names}
         row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         rows = [old for old in read_history(self.path) if int(old["epoch"]) < row["epoch"]]
+        rows = [*rows, row]
+        names = dict.fromkeys(name for one in rows for name in one)
         partial = self.path.with_name(f".{self.path.name}.partial")
         with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
+            writer = csv.DictWriter(file, fieldnames=list(names))
             writer.writeheader()
-            writer.writerows([*rows, row])
+            writer.writerows(rows)
         partial.replace(self.path)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import lightning
 import yaml
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -37,6 +37,7 @@ from mlip.training.callbacks import (
 from mlip.training.module import TrainingModule
 from mlip.training.rehearsal import rehearse
 from mlip.training.setup import CHECKED, Setup, prepare
+from mlip.training.stages import Patience, StageChange, Stages
 
 STATE = "last.ckpt"
 FINISHED = "summary.json"
@@ -76,7 +77,7 @@ def run(config: DictConfig) -> Path:
         config.model = setup.config  # that of the file, not that of the command line
     (folder / "config.yaml").write_text(_resolved(config))
     best = SaveBest(folder, setup.config, config.monitor, _card(setup))
-    trainer = _trainer(config, folder, best)
+    trainer = _trainer(config, folder, best, setup.loss.stages)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     module = TrainingModule(
@@ -181,8 +182,9 @@ def _accelerator(config: DictConfig) -> str:
     return runtime.best_device() if wanted == "auto" else wanted
 
 
-def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trainer:
+def _trainer(config: DictConfig, folder: Path, best: SaveBest, stages: Stages) -> lightning.Trainer:
     callbacks: list[Callback] = [
+        StageChange(stages),
         best,
         History(folder / "metrics.csv"),
         ModelCheckpoint(
@@ -195,7 +197,7 @@ def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trai
         ProgressBar(),
     ]
     if config.patience is not None:
-        callbacks.append(EarlyStopping(config.monitor, patience=config.patience))
+        callbacks.append(Patience(config.monitor, config.patience, stages))
     return instantiate(
         config.trainer,
         accelerator=_accelerator(config),
