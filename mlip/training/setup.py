@@ -67,7 +67,7 @@ def prepare(config: DictConfig) -> Setup:
     Raises:
         ValueError: For anything that would spoil the training, before it starts.
     """
-    stages = Stages.of(instantiate(config.stages), config.trainer.max_epochs)
+    stages = Stages.of(instantiate(config.stages, _convert_="all"), config.trainer.max_epochs)
     loss: Loss = instantiate(config.loss).in_stages(stages)
     splits: Splits = instantiate(config.data.source)
     isolated: list[Frame] = []
@@ -85,7 +85,7 @@ def prepare(config: DictConfig) -> Setup:
             Finding("warning", f"no training frame has {', '.join(absent)}: the loss does without")
         )
     torch.manual_seed(config.seed)
-    labels = tuple(dict.fromkeys([*loss.labels, *REPORTED]))
+    labels = tuple(dict.fromkeys([*loss.labels, *(LABEL_OF.get(name, name) for name in REPORTED)]))
     if config.start is None:
         model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
         train = to_graphs(splits.train, float(model["backbone"]["r_max"]), labels)

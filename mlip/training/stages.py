@@ -1,4 +1,4 @@
-"""Stages of a training: from an epoch on other loss weights, another learning rate, a new average."""
+"""Stages of a training: from an epoch on other loss weights, learning rate, average."""
 
 import math
 from collections.abc import Collection, Mapping
