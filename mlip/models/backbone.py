@@ -15,8 +15,8 @@ class Features:
 
     Args:
         invariant: One (atoms, channels) tensor a layer: what every head can read.
-        equivariant: One (atoms, irreps) tensor a layer, laid out as ``Backbone.irreps`` says; empty for
-            backbones without.
+        equivariant: One (atoms, irreps) tensor a layer, laid out as ``Backbone.irreps`` says; empty
+            for backbones without.
         alone: Invariants of an atom without neighbours, (elements, channels) a layer; None where
             they are zero.
     """

@@ -140,6 +140,9 @@ class History(Callback):
             writer.writeheader()
             writer.writerows(rows)
         partial.replace(self.path)
+        for name in row:  # else Lightning would show it again where a stage does not compute it
+            if name.startswith("train/"):
+                trainer.callback_metrics.pop(name, None)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Direct forces on every backbone: vectors that turn with the structure, and are never ``forces``."""
+"""Direct forces on every backbone: vectors that turn with the structure, never ``forces``."""
 
 import numpy as np
 import pytest
