@@ -34,6 +34,7 @@ from mlip.training.callbacks import (
     SaveState,
     read_history,
 )
+from mlip.training.check import check
 from mlip.training.module import TrainingModule
 from mlip.training.rehearsal import rehearse
 from mlip.training.setup import CHECKED, Setup, prepare
@@ -56,6 +57,7 @@ def run(config: DictConfig) -> Path:
         ValueError: For bad data, a bad option, or an output folder that holds another run.
         SystemExit: After a SIGTERM, when the state is written.
     """
+    check(config)
     folder = Path(config.output)
     resume = _resume_from(config, folder)
     if resume is not None and (folder / FINISHED).is_file():
@@ -159,17 +161,7 @@ def _comparable(text: str) -> dict[str, Any]:
 
 
 def _check_trainer(config: DictConfig) -> None:
-    epochs, devices = config.trainer.max_epochs, config.trainer.devices
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"trainer.max_epochs is {epochs!r}: give a whole number from 1")
-    patience, decay = config.patience, config.ema_decay
-    if patience is not None and (not isinstance(patience, int) or patience < 1):
-        raise ValueError(f"patience is {patience!r}: give epochs, from 1, or null for no limit")
-    minutes = config.save_minutes
-    if minutes is not None and (not isinstance(minutes, int | float) or minutes < 0):
-        raise ValueError(f"save_minutes is {minutes!r}: give minutes, or null for epochs only")
-    if not isinstance(decay, int | float) or not 0 <= decay < 1:
-        raise ValueError(f"ema_decay is {decay!r}: give a number from 0 (off) to below 1")
+    devices = config.trainer.devices
     if devices != 1:
         raise ValueError(f"trainer.devices is {devices!r}: training runs on one device so far")
     if config.trainer.accelerator in ("gpu", "cuda"):

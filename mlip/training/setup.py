@@ -23,7 +23,6 @@ from mlip.data.mixture import Mixture
 from mlip.data.readers import read
 from mlip.data.sources import Splits, without_isolated
 from mlip.data.store.view import sample
-from mlip.errors import suggest
 from mlip.graph import AtomGraph
 from mlip.models.build import PRECISIONS, build, resolve
 from mlip.models.loading import load_with_config
@@ -158,10 +157,6 @@ def _require_outputs(loss: Loss, potential: Potential) -> None:
             )
 
 
-REFERENCES = ("auto", "fit", "isolated", "foundation")
-"""Words for ``energy_references``; a mapping of energies or of a file of atoms is the other way."""
-
-
 def _references(
     config: DictConfig, splits: Splits, isolated: Sequence[Frame], start: Potential | None = None
 ) -> EnergyReferences:
@@ -175,13 +170,6 @@ def _references(
                 read(values["isolated"], values.get("units")), splits.elements
             )
         return given_energy_references(values, elements)
-    if given not in REFERENCES:
-        raise ValueError(
-            f"energy_references is {given!r}{suggest(str(given), REFERENCES)}, a mapping such as "
-            "{Li: -0.29} in eV, or {isolated: FILE, units: ase}"
-        )
-    if given == "foundation" and start is None:
-        raise ValueError("energy_references is foundation: name the potential by start=FILE")
     if given == "isolated":
         return isolated_energy_references(isolated, splits.elements)
     if start is None or given == "fit":
