@@ -130,7 +130,11 @@ class History(Callback):
         }
         weights = module.loss.weights_at(trainer.current_epoch)
         row |= {f"weight/{name}": weights.get(name, 0.0) for name in module.loss.names}
-        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        row |= {
+            name: float(value)
+            for name, value in sorted(trainer.callback_metrics.items())
+            if not name.startswith("train/") or name in module.trained
+        }  # Lightning still shows what an earlier stage computed
         rows = [old for old in read_history(self.path) if int(old["epoch"]) < row["epoch"]]
         rows = [*rows, row]
         names = dict.fromkeys(name for one in rows for name in one)
@@ -140,9 +144,6 @@ class History(Callback):
             writer.writeheader()
             writer.writerows(rows)
         partial.replace(self.path)
-        for name in row:  # else Lightning would show it again where a stage does not compute it
-            if name.startswith("train/"):
-                trainer.callback_metrics.pop(name, None)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

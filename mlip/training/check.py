@@ -21,7 +21,7 @@ from mlip.models.head import Head
 from mlip.models.potential import DERIVATIVES
 from mlip.training.loss import LABEL_OF, Loss
 from mlip.training.metrics import REPORTED
-from mlip.training.schema import type_errors
+from mlip.training.schema import near, type_errors
 from mlip.training.stages import Stages
 
 
@@ -117,8 +117,8 @@ def monitors() -> list[str]:
 
 def _monitor(content: Mapping[str, Any]) -> Iterator[str]:
     if content["monitor"] not in monitors():
-        near = suggest(content["monitor"], monitors())
-        yield f"monitor is {content['monitor']!r}, which no validation computes{near}"
+        known = suggest(content["monitor"], monitors())
+        yield f"monitor is {content['monitor']!r}, which no validation computes{known}"
 
 
 def _model(content: Mapping[str, Any]) -> Iterator[str]:
@@ -128,12 +128,8 @@ def _model(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"model.{part} is empty: a potential needs it"
     for symbol in model.get("elements") or ():
         if symbol not in atomic_numbers or symbol == "X":
-            yield f"model.elements holds {symbol!r}, which is no element{_near_symbol(symbol)}"
-
-
-def _near_symbol(symbol: str) -> str:
-    near = suggest(symbol.capitalize(), atomic_numbers)
-    return f"; did you mean {symbol.capitalize()!r}?" if near == "" else ""
+            known = near(symbol, atomic_numbers)
+            yield f"model.elements holds {symbol!r}, which is no element{known}"
 
 
 def _data(content: Mapping[str, Any]) -> Iterator[str]:

@@ -48,6 +48,7 @@ class TrainingModule(lightning.LightningModule):
         self._schedule = schedule
         self._errors = RunningErrors()
         self._sums: dict[str, Tensor] = {}
+        self.trained: set[str] = set()  # names of the training errors of the last epoch
 
     @property
     def best_guess(self) -> Potential:
@@ -66,6 +67,7 @@ class TrainingModule(lightning.LightningModule):
             for name in [name for name in self._sums if not name.startswith("frames/")]:
                 mean = self._sums[name] / self._sums[f"frames/{name}"]
                 self.log(f"train/{name}", mean, on_step=False, on_epoch=True)
+            self.trained = {f"train/{name}" for name in self._sums}
             self._sums = {}
         return total
 

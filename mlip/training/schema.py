@@ -3,7 +3,7 @@
 import inspect
 import json
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
@@ -14,7 +14,10 @@ from mlip.errors import suggest
 from mlip.locate import locate
 from mlip.models.build import ALLOWED
 
-_Positive = Annotated[int, Field(ge=1), "a whole number from 1"]
+_Natural: Any = Annotated[int, Field(ge=0), "a whole number from 0"]
+_Positive: Any = Annotated[int, Field(ge=1), "a whole number from 1"]
+_Epochs: Any = Annotated[int, Field(ge=1), "epochs from 1"]
+_Minutes: Any = Annotated[float, Field(ge=0), "minutes from 0"]
 _Fraction = Annotated[float, Field(ge=0, lt=1), "a number from 0 (off) to below 1"]
 _References = (
     Literal["auto", "fit", "isolated", "foundation"]
@@ -30,13 +33,13 @@ TOP: dict[str, Any] = {
     "start": str | None,
     "start_head": str | None,
     "dry_run": bool,
-    "seed": Annotated[int, Field(ge=0), "a whole number from 0"],
+    "seed": _Natural,
     "threads": _Positive | None,
     "energy_references": _References,
     "ema_decay": _Fraction,
     "monitor": str,
-    "save_minutes": Annotated[float, Field(ge=0), "minutes from 0"] | None,
-    "patience": Annotated[int, Field(ge=1), "epochs from 1"] | None,
+    "save_minutes": _Minutes | None,
+    "patience": _Epochs | None,
 }
 """Key of ``configs/train.yaml`` -> its type; the words of a type are those of messages."""
 GROUPS = ("model", "data", "loss", "stages", "optimizer", "schedule", "trainer", "logger")
@@ -52,7 +55,7 @@ _TABLES: dict[str, dict[str, Any]] = {
     "data": {
         "batch_size": _Positive,
         "batch": Mapping[str, int | None] | None,
-        "workers": Annotated[int, Field(ge=0), "a whole number from 0"],
+        "workers": _Natural,
     },
 }
 _OPEN = ("data",)  # whose other keys only its source knows
@@ -174,11 +177,16 @@ def type_error(field: str, value: Any, hint: Any) -> Iterator[str]:
     except ValidationError as error:
         if {one["type"] for one in error.errors()} == {"needs_python_object"}:
             return
-        near = suggest(value, _words(hint)) if isinstance(value, str) else ""
-        near = near if "did you mean" in near else ""
-        yield f"{field} is {_shown(value)}: give {wanted(hint)}{near}"
+        words = near(value, _words(hint)) if isinstance(value, str) else ""
+        yield f"{field} is {_shown(value)}: give {wanted(hint)}{words}"
     except (PydanticSchemaGenerationError, TypeError):
         return
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return the near matches of a name, and nothing where there are none."""
+    found = suggest(name, known)
+    return found if "did you mean" in found else ""
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,7 @@ from mlip.training.check import check, monitors
 from mlip.training.run import run
 from mlip.training.schema import GROUPS, TOP
 
+FORCES = "loss.properties.forces"
 WRONG = {
     # types
     "optimizer.lr=fast": "optimizer.lr is 'fast': give a number",
@@ -56,7 +57,7 @@ WRONG = {
     "loss.properties.forces.weight=-1": "loss.properties.forces: the weight of a loss is -1",
     "loss.properties.forces.weight={5: 1}": "give it from epoch 0 on",
     "loss.properties.forces.delta=0": "the Huber delta 0 must be positive",
-    "loss=stratified_huber ~loss.properties.forces.deltas +loss.properties.forces.deltas={1: 0.1}": "deltas is {1: 0.1}",
+    f"loss=stratified_huber ~{FORCES}.deltas +{FORCES}.deltas={{1: 0.1}}": "deltas is {1: 0.1}",
     "schedule=plateau schedule.factor=2": "schedule: Factor should be < 1.0",
     "stages=two stages.energies.start=-1": "start is -1: give an epoch from 0",
     "stages=two stages.energies.start=1.5": "start is 1.5: give an epoch",
@@ -66,7 +67,7 @@ WRONG = {
     "patience=50": "patience is 50, but trainer.max_epochs is 50: it would never stop",
     "patience=5 +trainer.limit_val_batches=0": "trainer.limit_val_batches is 0: without validation",
     "+trainer.check_val_every_n_epoch=60": "trainer.check_val_every_n_epoch is 60, but",
-    "monitor=val/los": "monitor is 'val/los', which no validation computes; did you mean 'val/loss'",
+    "monitor=val/los": "monitor is 'val/los', which no validation computes; did you mean",
     "monitor=val/forces_rmse": "did you mean 'val/forces_rmse_meV_per_A'",
     "start_head=default": "start_head is 'default', but start is null",
     "energy_references=foundation": "name the potential by start=FILE",
@@ -81,8 +82,8 @@ WRONG = {
     "stages=two +stages.energies.weights.forcs=1": "weights.forcs is no property of the loss; did",
     "stages=two stages.energies.weights={energy: 0, forces: 0, stress: 0}": "every loss weight is 0"
     " at epoch 38",
-    "loss.properties.energy.weight=0 loss.properties.forces.weight=0 loss.properties.stress.weight=0":
-    "every loss weight is 0",
+    f"{FORCES}.weight=0 loss.properties.energy.weight=0 loss.properties.stress.weight=0": "every "
+    "loss weight is 0",
     "~model.heads.energy": "model.heads is empty",
 }  # fmt: skip
 RIGHT = [
@@ -151,7 +152,7 @@ def test_every_key_of_the_entry_config_has_a_type():
 
 
 @pytest.mark.parametrize(
-    "group", ["backbone", "loss", "optimizer", "schedule", "stages", "trainer"]
+    "group", ["backbone", "loss", "optimizer", "schedule", "stages", "trainer", "logger"]
 )
 def test_every_option_passes_its_own_check(group):
     from mlip.training.schema import type_errors
