@@ -38,6 +38,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class SaveBest(Callback):
     """Writes ``best.safetensors`` whenever the monitored error falls, ``last`` at every epoch.
 
+    Epochs of all stages compete: validation errors do not depend on the weights of a stage, and
+    ``val/loss`` has those of the end of the training in all of them.
+
     Args:
         folder: Run folder.
         config: Resolved ``model`` config.
@@ -114,7 +117,11 @@ class SaveState(Callback):
 
 
 class History(Callback):
-    """Appends one row an epoch to ``metrics.csv``; a resumed run goes on in the same file."""
+    """Appends one row an epoch to ``metrics.csv``; a resumed run goes on in the same file.
+
+    ``weight/…`` are the weights of the loss at the start of the epoch. What a stage does not
+    compute is empty.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -48,7 +48,8 @@ _TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell gives it
 def run(config: DictConfig) -> Path:
     """Train the potential that ``config`` describes and return its run folder.
 
-    The folder holds ``config.yaml`` (resolved), ``metrics.csv`` (a row an epoch),
+    The folder holds ``config.yaml`` (resolved), ``metrics.csv`` (a row an epoch, with the weights
+    of the loss at its start; ``train/loss`` has those of its steps, ``val/loss`` those of the end),
     ``best.safetensors`` and ``last.safetensors`` (potentials), ``last.ckpt`` (to resume),
     ``summary.json``, parity plots and ``report.html``. With ``dry_run`` one step is taken, what the
     run would cost is printed, and nothing is written.
@@ -213,7 +214,7 @@ def _card(setup: Setup) -> dict[str, Any]:
             "val": len(setup.splits.val),
             "test": len(setup.splits.test),
         },
-        "properties": list(setup.loss.names),
+        "properties": list(setup.loss.labels),
     }
 
 
