@@ -108,8 +108,9 @@ def _start(content: Mapping[str, Any]) -> Iterator[str]:
 def monitors() -> list[str]:
     """Return the validation errors that may choose the best checkpoint."""
     errors = [
-        f"val/{quantity}_{kind}_{QUANTITIES[LABEL_OF.get(quantity, quantity)][0]}"
-        for quantity in REPORTED.values()
+        f"val/{quantity}_{kind}_{QUANTITIES[quantity][0]}"
+        for name, quantity in REPORTED.items()
+        if name not in LABEL_OF  # no checkpoint gives those
         for kind in ("mae", "rmse")
     ]
     return ["val/loss", *errors]

@@ -223,7 +223,8 @@ def _kinds(hint: Any) -> Iterator[str]:
     elif hint in _SIMPLE:
         yield _SIMPLE[hint]
     elif isinstance(origin or hint, type) and issubclass(origin or hint, Mapping):
-        of = f" of {wanted(arguments[0])} to {wanted(arguments[1])}" if arguments else ""
+        plain = not arguments or arguments[1] is Any
+        of = "" if plain else f" of {wanted(arguments[0])} to {wanted(arguments[1])}"
         yield f"a mapping{of}"
     elif origin is not None:
         yield f"a list (each {wanted(arguments[0])})" if arguments else "a list"

@@ -165,4 +165,4 @@ def test_every_option_passes_its_own_check(group):
 
 def test_monitors_are_what_validation_logs():
     assert {"val/loss", "val/energy_per_atom_mae_meV", "val/stress_rmse_GPa"} <= set(monitors())
-    assert "val/direct_forces_rmse_meV_per_A" in monitors()
+    assert not [name for name in monitors() if "direct" in name]  # no checkpoint has them
