@@ -1,4 +1,4 @@
-"""A step of training on direct forces against one on conservative forces: same weights and batch."""
+"""A training step on direct forces against one on conservative forces: same weights, same batch."""
 
 import time
 
