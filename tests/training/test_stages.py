@@ -142,13 +142,11 @@ def test_a_weight_may_change_within_an_epoch(train, monkeypatch):
 
 
 def test_validation_compares_epochs_by_the_weights_of_the_end(train):
-    plain = train("trainer.max_epochs=1", name="plain")
     change = "loss.properties.forces.weight={0: 0, 1: 10}"
     staged = train("trainer.max_epochs=2", change, "optimizer.lr=1e-12", name="staged")
     frozen = train("trainer.max_epochs=1", "optimizer.lr=1e-12", name="frozen")
     assert float(staged[0]["val/loss"]) == pytest.approx(float(frozen[0]["val/loss"]), rel=1e-6)
     assert float(staged[0]["train/loss"]) < float(frozen[0]["train/loss"])  # that one changes
-    assert plain[0]["val/loss"] != frozen[0]["val/loss"]
 
 
 def test_patience_waits_for_the_last_stage(train):
