@@ -8,13 +8,14 @@ from torch import Tensor
 
 from mlip.evaluation.metrics import QUANTITIES
 from mlip.graph import AtomGraph
-from mlip.training.loss import per_atom
+from mlip.training.loss import LABEL_OF, per_atom
 
 REPORTED = {
     "energy": "energy_per_atom",
     "forces": "forces",
     "stress": "stress",
     "magmoms": "magmoms",
+    "direct_forces": "direct_forces",
 }
 """Property -> the quantity of ``mlip.evaluation.metrics`` that its errors are reported as."""
 
@@ -34,9 +35,10 @@ class RunningErrors:
     def update(self, outputs: Mapping[str, Tensor], batch: AtomGraph) -> None:
         """Add one batch; labels that are missing (NaN) do not count."""
         for name in REPORTED:
-            if name not in outputs or name not in batch:
+            label = LABEL_OF.get(name, name)
+            if name not in outputs or label not in batch:
                 continue
-            prediction, label = per_atom(name, outputs[name].detach(), batch[name], batch)
+            prediction, label = per_atom(name, outputs[name].detach(), batch[label], batch)
             known = torch.isfinite(label)
             difference = (prediction[known] - label[known]).double()
             self._absolute[name] += float(difference.abs().sum())
@@ -50,7 +52,7 @@ class RunningErrors:
             if count == 0:
                 continue
             label = REPORTED[name]
-            unit, factor = QUANTITIES[label]
+            unit, factor = QUANTITIES[LABEL_OF.get(label, label)]
             result[f"{label}_mae_{unit}"] = factor * self._absolute[name] / count
             result[f"{label}_rmse_{unit}"] = factor * (self._squared[name] / count) ** 0.5
         return result

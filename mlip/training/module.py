@@ -48,22 +48,26 @@ class TrainingModule(lightning.LightningModule):
         self._schedule = schedule
         self._errors = RunningErrors()
         self._sums: dict[str, Tensor] = {}
+        self.trained: set[str] = set()  # names of the training errors of the last epoch
 
     @property
     def best_guess(self) -> Potential:
         """The averaged potential if there is one, else the trained one."""
         return self.potential if self.averaged is None else cast(Potential, self.averaged.module)
 
-    def training_step(self, batch: AtomGraph, _: int) -> Tensor:
-        """Return the loss of one batch."""
-        outputs = self.potential(batch, outputs=self.loss.names, differentiable=True)
-        total, parts = self.loss(outputs, batch)
+    def training_step(self, batch: AtomGraph, batch_idx: int) -> Tensor:
+        """Return the loss of one batch; what has no weight at this step is not computed."""
+        epoch = self.current_epoch + batch_idx / self.trainer.num_training_batches
+        weights = self.loss.weights_at(epoch)
+        outputs = self.potential(batch, outputs=tuple(weights), differentiable=True)
+        total, parts = self.loss(outputs, batch, weights)
         self._add({"loss": total, **{f"{name}_loss": value for name, value in parts.items()}},
                   batch.cell.shape[0])  # fmt: skip
         if self.trainer.is_last_batch:
-            frames = self._sums.pop("frames")
-            for name, value in self._sums.items():
-                self.log(f"train/{name}", value / frames, on_step=False, on_epoch=True)
+            for name in [name for name in self._sums if not name.startswith("frames/")]:
+                mean = self._sums[name] / self._sums[f"frames/{name}"]
+                self.log(f"train/{name}", mean, on_step=False, on_epoch=True)
+            self.trained = {f"train/{name}" for name in self._sums}
             self._sums = {}
         return total
 
@@ -79,7 +83,8 @@ class TrainingModule(lightning.LightningModule):
     def _add(self, values: Mapping[str, Tensor], frames: int) -> None:
         """Add to the sums over the frames of an epoch, without waiting for the device."""
         weighted = {name: value.detach().double() * frames for name, value in values.items()}
-        for name, value in {**weighted, "frames": values["loss"].new_tensor(frames)}.items():
+        counts = {f"frames/{name}": values["loss"].new_tensor(frames) for name in values}
+        for name, value in {**weighted, **counts}.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -89,8 +94,13 @@ class TrainingModule(lightning.LightningModule):
             self.averaged.update_parameters(self.potential)
 
     def validation_step(self, batch: AtomGraph, _: int) -> None:
-        """Accumulate the errors and the loss of one batch."""
-        outputs = self.best_guess(batch, outputs=("forces", "stress"))
+        """Accumulate the errors and the loss of one batch.
+
+        Forces and stress are computed whatever the loss asks for: that the potential will be used
+        for, and their first derivative costs little. ``val/loss`` has the weights of the end of
+        the training, so that it can choose between epochs of all stages.
+        """
+        outputs = self.best_guess(batch, outputs=("forces", "stress", *self.loss.names))
         total, _parts = self.loss(outputs, batch)
         self.log("val/loss", total, prog_bar=True, batch_size=batch.cell.shape[0])
         self._errors.update(outputs, batch)

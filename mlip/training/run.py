@@ -13,7 +13,7 @@ from typing import Any
 import lightning
 import yaml
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -34,9 +34,11 @@ from mlip.training.callbacks import (
     SaveState,
     read_history,
 )
+from mlip.training.check import check
 from mlip.training.module import TrainingModule
 from mlip.training.rehearsal import rehearse
 from mlip.training.setup import CHECKED, Setup, prepare
+from mlip.training.stages import Patience, StageChange, Stages
 
 STATE = "last.ckpt"
 FINISHED = "summary.json"
@@ -46,7 +48,8 @@ _TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell gives it
 def run(config: DictConfig) -> Path:
     """Train the potential that ``config`` describes and return its run folder.
 
-    The folder holds ``config.yaml`` (resolved), ``metrics.csv`` (a row an epoch),
+    The folder holds ``config.yaml`` (resolved), ``metrics.csv`` (a row an epoch, with the weights
+    of the loss at its start; ``train/loss`` has those of its steps, ``val/loss`` those of the end),
     ``best.safetensors`` and ``last.safetensors`` (potentials), ``last.ckpt`` (to resume),
     ``summary.json``, parity plots and ``report.html``. With ``dry_run`` one step is taken, what the
     run would cost is printed, and nothing is written.
@@ -55,6 +58,7 @@ def run(config: DictConfig) -> Path:
         ValueError: For bad data, a bad option, or an output folder that holds another run.
         SystemExit: After a SIGTERM, when the state is written.
     """
+    check(config)
     folder = Path(config.output)
     resume = _resume_from(config, folder)
     if resume is not None and (folder / FINISHED).is_file():
@@ -76,7 +80,7 @@ def run(config: DictConfig) -> Path:
         config.model = setup.config  # that of the file, not that of the command line
     (folder / "config.yaml").write_text(_resolved(config))
     best = SaveBest(folder, setup.config, config.monitor, _card(setup))
-    trainer = _trainer(config, folder, best)
+    trainer = _trainer(config, folder, best, setup.loss.stages)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     module = TrainingModule(
@@ -158,17 +162,7 @@ def _comparable(text: str) -> dict[str, Any]:
 
 
 def _check_trainer(config: DictConfig) -> None:
-    epochs, devices = config.trainer.max_epochs, config.trainer.devices
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"trainer.max_epochs is {epochs!r}: give a whole number from 1")
-    patience, decay = config.patience, config.ema_decay
-    if patience is not None and (not isinstance(patience, int) or patience < 1):
-        raise ValueError(f"patience is {patience!r}: give epochs, from 1, or null for no limit")
-    minutes = config.save_minutes
-    if minutes is not None and (not isinstance(minutes, int | float) or minutes < 0):
-        raise ValueError(f"save_minutes is {minutes!r}: give minutes, or null for epochs only")
-    if not isinstance(decay, int | float) or not 0 <= decay < 1:
-        raise ValueError(f"ema_decay is {decay!r}: give a number from 0 (off) to below 1")
+    devices = config.trainer.devices
     if devices != 1:
         raise ValueError(f"trainer.devices is {devices!r}: training runs on one device so far")
     if config.trainer.accelerator in ("gpu", "cuda"):
@@ -181,8 +175,9 @@ def _accelerator(config: DictConfig) -> str:
     return runtime.best_device() if wanted == "auto" else wanted
 
 
-def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trainer:
+def _trainer(config: DictConfig, folder: Path, best: SaveBest, stages: Stages) -> lightning.Trainer:
     callbacks: list[Callback] = [
+        StageChange(stages),
         best,
         History(folder / "metrics.csv"),
         ModelCheckpoint(
@@ -195,7 +190,7 @@ def _trainer(config: DictConfig, folder: Path, best: SaveBest) -> lightning.Trai
         ProgressBar(),
     ]
     if config.patience is not None:
-        callbacks.append(EarlyStopping(config.monitor, patience=config.patience))
+        callbacks.append(Patience(config.monitor, config.patience, stages))
     return instantiate(
         config.trainer,
         accelerator=_accelerator(config),
@@ -219,7 +214,7 @@ def _card(setup: Setup) -> dict[str, Any]:
             "val": len(setup.splits.val),
             "test": len(setup.splits.test),
         },
-        "properties": list(setup.loss.names),
+        "properties": list(setup.loss.labels),
     }
 
 
