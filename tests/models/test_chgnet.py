@@ -29,7 +29,7 @@ DOUBLE = 1e-10
 
 @pytest.fixture(scope="module")
 def structures():
-    frames = [*load_frames("mptrj", "sample")[:5], *load_frames("mlearn_li", "test")[:1]]
+    frames = [*load_frames("mptrj", "test")[:5], *load_frames("mlearn_li", "test")[:1]]
     return [frame.atoms for frame in frames]
 
 
