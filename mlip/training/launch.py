@@ -50,8 +50,6 @@ def check(config: DictConfig, devices: int) -> None:
         ValueError: Naming what was started and what the config asks for.
     """
     nodes = config.trainer.num_nodes
-    if not isinstance(nodes, int) or nodes < 1:
-        raise ValueError(f"trainer.num_nodes is {nodes!r}: give a whole number from 1")
     started, starter = max((torchrun_processes(), "torchrun"), (slurm_processes(), "SLURM"))
     if started > 1 and started != devices * nodes:
         raise ValueError(
@@ -170,7 +168,8 @@ def _explain(error: Exception, others: list[_Process]) -> None:
     time.sleep(1.0)  # its end may come a little later than the closed connection
     for other in others:
         if other.failed:
-            raise RuntimeError(f"process {other.rank} failed: {other.last_words}") from error
+            kind = ValueError if other.last_words.startswith("error: ") else RuntimeError
+            raise kind(f"process {other.rank}: {other.last_words}") from error
 
 
 def _watch(others: list[_Process], done: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Sums over the processes of a run; with one process every function gives back what it was given."""
+"""Sums over the processes of a run; with one process, what it gives is the sum."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The resumable state within an epoch, and what a queue asks for before it takes its machine back."""
+"""The resumable state within an epoch, and after the signal of a queue."""
 
 import math
 import os

@@ -84,7 +84,7 @@ class Stepper:
         frames = batch.cell.shape[0]
         if frames == 1:
             raise FrameTooLargeError(
-                f"memory does not suffice for one step on {_size(batch)}", first
+                f"no memory for a step on {_size(batch)}", first
             )
         self._tell(batch)
         half = frames // 2
