@@ -186,6 +186,31 @@ def collate(graphs: Sequence[AtomGraph]) -> AtomGraph:
     return AtomGraph(**joined, ptr=ptr, num_nodes=int(ptr[-1]))
 
 
+def take(batch: AtomGraph, start: int, stop: int) -> AtomGraph:
+    """Return the structures ``start`` to ``stop - 1`` of a batch as a batch of their own.
+
+    Args:
+        batch: What :func:`collate` gave.
+        start: First structure.
+        stop: The one after the last.
+    """
+    store = batch.to_dict()
+    ptr = store["ptr"]
+    first, last = int(ptr[start]), int(ptr[stop])
+    owner = store["batch"][store["edge_index"][0]].contiguous()  # structure of each edge, in order
+    low, high = (int((owner < number).sum()) for number in (start, stop))
+    rows = {"graph": slice(start, stop), "atom": slice(first, last), "edge": slice(low, high)}
+    kept = {
+        name: value[rows[FIELDS[name].level if name in FIELDS else "edge"]]
+        for name, value in store.items()
+        if name not in ("edge_index", "batch", "ptr", "num_nodes")
+    }
+    kept["edge_index"] = store["edge_index"][:, low:high] - first
+    kept["edge_pair"] = kept["edge_pair"] - low // 2
+    kept["batch"] = store["batch"][first:last] - start
+    return AtomGraph(**kept, ptr=ptr[start : stop + 1] - first, num_nodes=last - first)
+
+
 def _label(name: str, value: np.ndarray | None, atoms: int) -> Tensor:
     if name not in LABELS:
         raise ValueError(f"{name!r} is not a label; labels are {', '.join(LABELS)}")

@@ -22,6 +22,11 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def share_of_cores(processes: int) -> int | None:
+    """Return the threads of each of several processes, or None for one, which takes all."""
+    return max(1, available_cores() // processes) if processes > 1 else None
+
+
 def set_threads(threads: int | None = None) -> int:
     """Fix the number of threads of torch and BLAS; oversubscription costs up to ten times.
 

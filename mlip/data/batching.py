@@ -7,6 +7,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 import numpy as np
+import torch
 from torch import distributed
 from torch.utils.data import DataLoader, Sampler
 
@@ -58,7 +59,8 @@ class BudgetSampler(Sampler[list[int]]):
     then dealt to the ranks in groups of nearly equal cost, so that no rank waits for another. A
     frame larger than the budget is a batch of its own (:meth:`findings` says so): nothing is
     dropped. All ranks and epochs get the same number of batches; the costliest are cut in two to
-    make it so, and where all hold one frame already, up to ranks - 1 frames are repeated.
+    make it so, and where all hold one frame already, up to ranks - 1 frames are repeated. Without
+    shuffling, as in a validation, nothing is repeated: some ranks then have a batch less.
 
     Args:
         edges: (frames,) number of edges.
@@ -109,12 +111,15 @@ class BudgetSampler(Sampler[list[int]]):
             self.epoch, self.position = epoch, 0
 
     def __len__(self) -> int:
-        return len(self.plan()) // self.ranks
+        return len(self.mine())
 
     def __iter__(self) -> Iterator[list[int]]:
-        mine = self.plan()[self.rank :: self.ranks]
-        for batch in mine[self.position :]:
+        for batch in self.mine()[self.position :]:
             yield batch.tolist()
+
+    def mine(self) -> list[np.ndarray]:
+        """Return the batches of this process."""
+        return self.plan()[self.rank :: self.ranks]
 
     @property
     def rank(self) -> int:
@@ -134,20 +139,22 @@ class BudgetSampler(Sampler[list[int]]):
         """Return the batches of all ranks, ``plan()[rank::ranks]`` those of one."""
         key = (self.epoch, self.ranks)
         if self._planned is None or self._planned[:2] != key:
+            count = -(-self._most // self.ranks) * self.ranks
             filled = next(
-                (b for b in map(self._filled, range(_TRIES)) if len(b) <= self._count),
+                (b for b in map(self._filled, range(_TRIES)) if len(b) <= count),
                 self._filled(0, epoch=0),
             )
-            batches = _split(filled, self._count, self.counts["edges"])
+            batches = _split(filled, count, self.counts["edges"])
+            if self.shuffle:
+                batches += [batches[i % len(batches)] for i in range(count - len(batches))]
             self._planned = (*key, self._deal(batches))
         return self._planned[2]
 
     @cached_property
-    def _count(self) -> int:
+    def _most(self) -> int:
         """Batches of all ranks, the same in every epoch: a trainer asks once."""
         epochs = range(_PROBED if self.shuffle else 1)
-        most = max(len(self._filled(0, epoch)) for epoch in epochs)
-        return -(-most // self.ranks) * self.ranks
+        return max(len(self._filled(0, epoch)) for epoch in epochs)
 
     def _filled(self, attempt: int, epoch: int | None = None) -> list[np.ndarray]:
         order = np.arange(len(self.counts["edges"]))
@@ -222,6 +229,8 @@ class BudgetSampler(Sampler[list[int]]):
 class BudgetLoader(DataLoader):
     """A loader whose place within an epoch is saved and restored, prefetched batches not counted.
 
+    ``given`` holds the frames of the batch given out last.
+
     Args:
         dataset: What makes the graphs.
         batch_sampler: The batches.
@@ -229,12 +238,17 @@ class BudgetLoader(DataLoader):
     """
 
     def __init__(self, dataset: Any, batch_sampler: BudgetSampler, **options: Any) -> None:
-        super().__init__(dataset, batch_sampler=batch_sampler, **options)
+        # A generator of its own: that of the process is left to the model, and so can be resumed.
+        generator = torch.Generator().manual_seed(batch_sampler.seed)
+        super().__init__(dataset, batch_sampler=batch_sampler, generator=generator, **options)
         self.batches = batch_sampler
+        self.given: list[int] = []
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        total = len(self.batches)
+        mine = self.batches.mine()
+        total = len(mine)
         for batch in super().__iter__():
+            self.given = mine[self.batches.position].tolist()
             self.batches.position += 1
             if self.batches.position >= total:
                 self.batches.position = 0
@@ -251,7 +265,7 @@ class BudgetLoader(DataLoader):
 
 
 def _split(batches: list[np.ndarray], count: int, edges: np.ndarray) -> list[np.ndarray]:
-    """Cut the costliest batches in two until there are ``count`` of them."""
+    """Cut the costliest batches in two until there are ``count`` of them, or no more to cut."""
     heap = [(-int(edges[b].sum()), place) for place, b in enumerate(batches) if len(b) > 1]
     heapify(heap)
     batches = list(batches)
@@ -263,4 +277,4 @@ def _split(batches: list[np.ndarray], count: int, edges: np.ndarray) -> list[np.
         for new in (place, len(batches) - 1):
             if len(batches[new]) > 1:
                 heappush(heap, (-int(edges[batches[new]].sum()), new))
-    return batches + [batches[i % len(batches)] for i in range(count - len(batches))]
+    return batches

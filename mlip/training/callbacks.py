@@ -1,8 +1,7 @@
-"""Callbacks: the best potential as a checkpoint, resumable state, history, progress."""
+"""Callbacks: the best potential as a checkpoint, exact writing, history, progress."""
 
 import csv
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ class SaveBest(Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Save if this epoch is the best so far."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if trainer.sanity_checking:
             return
         errors = {
             name: float(value)
@@ -75,6 +74,8 @@ class SaveBest(Callback):
                 "training diverged; lower optimizer.lr or trainer.gradient_clip_val. The "
                 f"checkpoints in {self.folder} are those of the epoch before"
             )
+        if not trainer.is_global_zero:
+            return
         card = self.card | {"epoch": trainer.current_epoch, "validation": errors}
         if errors[self.monitor] < self.best:
             self.best, self.best_epoch = errors[self.monitor], trainer.current_epoch
@@ -88,32 +89,6 @@ class SaveBest(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the best of the interrupted run."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
-
-
-class SaveState(Callback):
-    """Writes the resumable state within an epoch, for a training that may be killed at any time.
-
-    A queue that takes its machine back sends SIGTERM first: the state is then written after the
-    step at hand.
-
-    Args:
-        path: The state, which is also written at the end of each epoch.
-        minutes: Time between two of them; 0 writes it at every step, None only at a SIGTERM.
-    """
-
-    def __init__(self, path: Path, minutes: float | None) -> None:
-        self.path = path
-        self.minutes = math.inf if minutes is None else minutes
-        self._last = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save if it is time; the end of an epoch is not ours."""
-        due = time.monotonic() - self._last >= 60 * self.minutes or trainer.received_sigterm
-        if due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            trainer.save_checkpoint(self.path)
-            self._last = time.monotonic()
 
 
 class History(Callback):
@@ -188,8 +163,9 @@ class ProgressBar(Callback):
             console=self.console,
         )
         total = int(trainer.num_training_batches) * (trainer.max_epochs or 0)
+        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         self.task = self.progress.add_task(
-            "training", total=total or None, completed=trainer.global_step, errors=""
+            "training", total=total or None, completed=done, errors=""
         )
         self.progress.start()
 

@@ -10,8 +10,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mlip.graph import AtomGraph
 from mlip.models.potential import Potential
+from mlip.training import ranks
 from mlip.training.loss import Loss
-from mlip.training.metrics import RunningErrors
+from mlip.training.metrics import RunningErrors, RunningLoss
+from mlip.training.step import Stepper
 
 
 class TrainingModule(lightning.LightningModule):
@@ -46,7 +48,9 @@ class TrainingModule(lightning.LightningModule):
             self.averaged.requires_grad_(False)
         self._optimizer = optimizer
         self._schedule = schedule
-        self._errors = RunningErrors()
+        self._errors, self._val = RunningErrors(), RunningLoss()
+        self._stepper = Stepper()
+        self._gradients: list[Tensor | None] = []
         self._sums: dict[str, Tensor] = {}
         self.trained: set[str] = set()  # names of the training errors of the last epoch
 
@@ -59,33 +63,61 @@ class TrainingModule(lightning.LightningModule):
         """Return the loss of one batch; what has no weight at this step is not computed."""
         epoch = self.current_epoch + batch_idx / self.trainer.num_training_batches
         weights = self.loss.weights_at(epoch)
-        outputs = self.potential(batch, outputs=tuple(weights), differentiable=True)
-        total, parts = self.loss(outputs, batch, weights)
-        self._add({"loss": total, **{f"{name}_loss": value for name, value in parts.items()}},
-                  batch.cell.shape[0])  # fmt: skip
+        step, frames = self._stepper(self.potential, self.loss, weights, batch)
+        self._gradients = step.gradients
+        parts = {"loss": step.loss, **{f"{name}_loss": part for name, part in step.parts.items()}}
+        self._add(parts, frames, batch.cell.shape[0])
         if self.trainer.is_last_batch:
-            for name in [name for name in self._sums if not name.startswith("frames/")]:
-                mean = self._sums[name] / self._sums[f"frames/{name}"]
-                self.log(f"train/{name}", mean, on_step=False, on_epoch=True)
-            self.trained = {f"train/{name}" for name in self._sums}
-            self._sums = {}
-        return total
+            self._log_epoch()
+        return step.loss
+
+    def _log_epoch(self) -> None:
+        """Log the means over the frames at which each property had a weight."""
+        sums = self._summed()
+        for name in [name for name in sums if not name.startswith("frames/")]:
+            mean = sums[name] / sums[f"frames/{name}"]
+            self.log(f"train/{name}", mean, on_step=False, on_epoch=True)
+        self.trained = {f"train/{name}" for name in sums}
+        self._sums = {}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Hand the gradients of the step to the weights."""
+        trained = [p for p in self.potential.parameters() if p.requires_grad]
+        for parameter, gradient in zip(trained, self._gradients, strict=True):
+            if gradient is not None:
+                scaled = gradient / self.trainer.accumulate_grad_batches
+                parameter.grad = scaled if parameter.grad is None else parameter.grad + scaled
+        self._gradients = []
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Add up the gradients of all devices, before they are clipped."""
+        ranks.sum_gradients(self.potential.parameters())
+
+    @property
+    def splits(self) -> int:
+        """Batches split so far for want of memory, on this device."""
+        return self._stepper.splits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the training errors of the epoch so far, for a state that is saved within it."""
-        checkpoint["train_sums"] = dict(self._sums)
+        checkpoint["train_sums"] = self._summed()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the training errors of the epoch."""
         sums = checkpoint.get("train_sums", {})
-        self._sums = {name: value.to(self.device) for name, value in sums.items()}
+        mine = 1.0 if ranks.rank() == 0 else 0.0  # they are those of all devices
+        self._sums = {name: mine * value.to(self.device) for name, value in sums.items()}
 
-    def _add(self, values: Mapping[str, Tensor], frames: int) -> None:
+    def _add(self, values: Mapping[str, Tensor], frames: Tensor, own: int) -> None:
         """Add to the sums over the frames of an epoch, without waiting for the device."""
-        weighted = {name: value.detach().double() * frames for name, value in values.items()}
-        counts = {f"frames/{name}": values["loss"].new_tensor(frames) for name in values}
+        weighted = {name: value.double() * frames for name, value in values.items()}
+        counts = {f"frames/{name}": frames.new_tensor(float(own)) for name in values}
         for name, value in {**weighted, **counts}.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def _summed(self) -> dict[str, Tensor]:
+        """Return the sums of all devices."""
+        return {name: ranks.summed(value) for name, value in self._sums.items()}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step and let the average follow, before anything can save the state."""
@@ -101,12 +133,14 @@ class TrainingModule(lightning.LightningModule):
         the training, so that it can choose between epochs of all stages.
         """
         outputs = self.best_guess(batch, outputs=("forces", "stress", *self.loss.names))
-        total, _parts = self.loss(outputs, batch)
-        self.log("val/loss", total, prog_bar=True, batch_size=batch.cell.shape[0])
+        _, means = self.loss(outputs, batch)
+        self._val.update(self.loss, means, batch)
         self._errors.update(outputs, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the errors over the whole split."""
+        """Log loss and errors over the whole split, however it was cut into batches."""
+        self.log("val/loss", self._val.compute(self.loss), prog_bar=True)
+        self._val.reset()
         for name, value in self._errors.compute().items():
             self.log(f"val/{name}", value, prog_bar=name.startswith("forces_rmse"))
         self._errors.reset()

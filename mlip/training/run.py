@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from torch import distributed
 
 from mlip import runtime
 from mlip.calculators.checkpoint import MlipCalculator
@@ -26,19 +29,24 @@ from mlip.data.store.view import sample
 from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.run_report import write_run_report
 from mlip.evaluation.terminal import print_errors
+from mlip.training import devices, launch
 from mlip.training.callbacks import (
     AtomicCheckpointIO,
     History,
     ProgressBar,
     SaveBest,
-    SaveState,
     read_history,
 )
 from mlip.training.check import check
 from mlip.training.module import TrainingModule
+from mlip.training.randomness import RandomStates
 from mlip.training.rehearsal import rehearse
+from mlip.training.saving import SaveState
 from mlip.training.setup import CHECKED, Setup, prepare
 from mlip.training.stages import Patience, StageChange, Stages
+from mlip.training.step import FrameTooLargeError
+from mlip.training.strategy import SummedGradients, cluster
+from mlip.training.throughput import Throughput
 
 STATE = "last.ckpt"
 FINISHED = "summary.json"
@@ -64,25 +72,71 @@ def run(config: DictConfig) -> Path:
     if resume is not None and (folder / FINISHED).is_file():
         print(f"{folder} holds this run already, finished")  # noqa: T201
         return folder
-    threads = runtime.set_threads(config.threads)
-    _check_trainer(config)
+    count = devices.count(config)
+    launch.check(config, count)
+    with launch.processes(config, 1 if config.dry_run else count):
+        _train(config, folder, resume, count)
+    return folder
+
+
+def best_value(folder: Path) -> float:
+    """Return the lowest ``monitor`` of a finished run: what a sweep minimises."""
+    return float(json.loads((folder / FINISHED).read_text())["best"])
+
+
+def _train(config: DictConfig, folder: Path, resume: Path | None, count: int) -> None:
+    """What each process of the run does; only the first one writes and speaks."""
+    threads = runtime.set_threads(
+        config.threads or runtime.share_of_cores(launch.local_processes())
+    )
+    torch.set_float32_matmul_precision(config.matmul)
     _quieten_lightning()
     lightning.seed_everything(config.seed, verbose=False)
     setup = prepare(config)
     train = batches(setup.train, config.data, shuffle=True, seed=config.seed)
     setup.findings += train.batches.findings()
-    _announce(setup, threads)
+    devices.check_validation(len(setup.val), count * config.trainer.num_nodes)
+    if rank_zero_only.rank == 0:
+        _announce(setup, threads)
     if config.dry_run:
         _rehearse(config, setup, train)
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
+        return
     if config.start is not None:
         config.model = setup.config  # that of the file, not that of the command line
-    (folder / "config.yaml").write_text(_resolved(config))
+    if rank_zero_only.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(_resolved(config))
     best = SaveBest(folder, setup.config, config.monitor, _card(setup))
-    trainer = _trainer(config, folder, best, setup.loss.stages)
+    speed = Throughput()
+    trainer = _trainer(config, folder, count, setup.loss.stages, [best, speed])
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    done = len(read_history(folder / "metrics.csv")) if resume else 0
+    started = time.perf_counter()
+    _fit(trainer, config, setup, train, resume)
+    seconds = time.perf_counter() - started
+    if not trainer.is_global_zero:
+        return
+    if trainer.current_epoch < (trainer.max_epochs or 0):
+        Console().print(f"stopped after {config.patience} epochs without a better {config.monitor}")
+    frames = len(setup.train) * (trainer.current_epoch - done)
+    timing = {
+        "seconds": round(seconds, 1),
+        "threads": threads,
+        "devices": trainer.world_size,
+        "structures_per_second": round(frames / seconds, 2) if frames else None,
+        **{name: value for name, value in speed.last.items() if name != "device_hours_left"},
+    }
+    _report(folder, setup, best, timing, str(trainer.strategy.root_device))
+
+
+def _fit(
+    trainer: lightning.Trainer,
+    config: DictConfig,
+    setup: Setup,
+    train: BudgetLoader,
+    resume: Path | None,
+) -> None:
     module = TrainingModule(
         setup.potential,
         setup.loss,
@@ -90,8 +144,6 @@ def run(config: DictConfig) -> Path:
         instantiate(config.schedule),
         config.ema_decay,
     )
-    started = time.perf_counter()
-    done = len(read_history(folder / "metrics.csv")) if resume else 0
     try:
         trainer.fit(
             module,
@@ -101,23 +153,22 @@ def run(config: DictConfig) -> Path:
             weights_only=True,
         )
     except SIGTERMException:
-        Console(highlight=False).print(f"stopped by SIGTERM; to go on: resume=auto output={folder}")
+        if trainer.is_global_zero:
+            told = f"stopped by SIGTERM; to go on: resume=auto output={config.output}"
+            Console(highlight=False).print(told)
         sys.exit(_TERMINATED)
-    seconds = time.perf_counter() - started
-    epochs = trainer.current_epoch - done
-    if trainer.current_epoch < (trainer.max_epochs or 0):
-        Console().print(f"stopped after {config.patience} epochs without a better {config.monitor}")
-    timing = {
-        "seconds": round(seconds, 1),
-        "threads": threads,
-        "structures_per_second": round(len(setup.train) * epochs / seconds, 2) if epochs else None,
-    }
-    _report(folder, setup, best, timing, str(trainer.strategy.root_device))
-    return folder
+    except FrameTooLargeError as error:
+        frame = setup.splits.train[train.given[error.place]]
+        raise ValueError(
+            f"{frame.source}: {error}; leave it out, or use a smaller model"
+        ) from error
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _rehearse(config: DictConfig, setup: Setup, train: BudgetLoader) -> None:
-    device = {"gpu": "cuda"}.get(_accelerator(config), _accelerator(config))
+    device = {"gpu": "cuda"}.get(devices.accelerator(config), devices.accelerator(config))
     potential = setup.potential.to(device)
     optimizer = instantiate(config.optimizer)(potential.parameters())
     epochs = config.trainer.max_epochs
@@ -161,24 +212,13 @@ def _comparable(text: str) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in ignored}
 
 
-def _check_trainer(config: DictConfig) -> None:
-    devices = config.trainer.devices
-    if devices != 1:
-        raise ValueError(f"trainer.devices is {devices!r}: training runs on one device so far")
-    if config.trainer.accelerator in ("gpu", "cuda"):
-        runtime.check_device("cuda")
-
-
-def _accelerator(config: DictConfig) -> str:
-    """Lightning's own ``auto`` would take MPS, which has no float64."""
-    wanted = config.trainer.accelerator
-    return runtime.best_device() if wanted == "auto" else wanted
-
-
-def _trainer(config: DictConfig, folder: Path, best: SaveBest, stages: Stages) -> lightning.Trainer:
+def _trainer(
+    config: DictConfig, folder: Path, count: int, stages: Stages, first: list[Callback]
+) -> lightning.Trainer:
     callbacks: list[Callback] = [
         StageChange(stages),
-        best,
+        *first,  # Throughput logs what History writes
+        RandomStates(),
         History(folder / "metrics.csv"),
         ModelCheckpoint(
             folder,
@@ -193,9 +233,11 @@ def _trainer(config: DictConfig, folder: Path, best: SaveBest, stages: Stages) -
         callbacks.append(Patience(config.monitor, config.patience, stages))
     return instantiate(
         config.trainer,
-        accelerator=_accelerator(config),
+        accelerator=devices.accelerator(config),
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        devices=count,
+        strategy=SummedGradients() if count * config.trainer.num_nodes > 1 else "auto",
+        plugins=[AtomicCheckpointIO(), cluster()],
         logger=instantiate(config.logger) if "_target_" in config.logger else False,
         default_root_dir=str(folder),
         use_distributed_sampler=False,  # BudgetSampler knows the ranks
@@ -252,6 +294,7 @@ def _report(
     summary = {
         "epochs": int(read_history(folder / "metrics.csv")[-1]["epoch"]) + 1,
         "best_epoch": best.best_epoch + 1,
+        "best": best.best,
         "errors": {split: dict(found.errors.values) for split, found in evaluations.items()},
         "timing": dict(timing),
         "references": dict(setup.references.values),

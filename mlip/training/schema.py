@@ -35,6 +35,7 @@ TOP: dict[str, Any] = {
     "dry_run": bool,
     "seed": _Natural,
     "threads": _Positive | None,
+    "matmul": Literal["highest", "high", "medium"],
     "energy_references": _References,
     "ema_decay": _Fraction,
     "monitor": str,
@@ -57,8 +58,14 @@ _TABLES: dict[str, dict[str, Any]] = {
         "batch": Mapping[str, int | None] | None,
         "workers": _Natural,
     },
+    "trainer": {
+        "devices": _Positive | Literal["auto"],
+        "num_nodes": _Positive,
+        "strategy": Literal["auto", "ddp"],
+        "accumulate_grad_batches": _Positive,
+    },
 }
-_OPEN = ("data",)  # whose other keys only its source knows
+_OPEN = ("data", "trainer")  # whose other keys their class knows
 _GIVEN = ("elements", "channels", "irreps")  # what the model is told when it is built
 _OF_HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
