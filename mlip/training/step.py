@@ -83,9 +83,7 @@ class Stepper:
             torch.cuda.empty_cache()
         frames = batch.cell.shape[0]
         if frames == 1:
-            raise FrameTooLargeError(
-                f"no memory for a step on {_size(batch)}", first
-            )
+            raise FrameTooLargeError(f"no memory for a step on {_size(batch)}", first)
         self._tell(batch)
         half = frames // 2
         return self._step(potential, loss, take(batch, 0, half), total, first) + self._step(
