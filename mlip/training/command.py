@@ -1,6 +1,7 @@
 """The train verb: Hydra's command line around :func:`mlip.training.run.run`."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from mlip import config as configs
 from mlip import paths
 from mlip.errors import DivergedError
+from mlip.training import sweeps
 
 _FOR_THE_USER = (ValueError, FileNotFoundError, ModuleNotFoundError, DivergedError)
 
@@ -23,35 +25,27 @@ def cli_run(arguments: Sequence[str]) -> int:
     Raises:
         ValueError: For an unknown key or option, with near matches.
     """
-    overrides = [argument for argument in arguments if "=" in argument or argument[:1] in "~+"]
     _check_words(arguments)
-    if not any(flag in arguments for flag in ("-m", "--multirun")):
+    arguments = sweeps.completed(arguments)
+    sweep = sweeps.is_sweep(arguments)
+    if not sweep:
+        overrides = [word for word in arguments if "=" in word or word[:1] in "~+"]
         config = configs.compose("train", overrides)
         _check_start(config, overrides)
         paths.check_folder(Path(config.output))  # Hydra makes it before our own code runs
     failed: list[Exception] = []
 
-    def task(config: DictConfig) -> None:
-        from mlip.training.run import run
-
+    def task(config: DictConfig) -> float | None:
         try:
-            configs.require_complete(config)
-            folder = run(config)
-        except InstantiationException as error:  # hydra wraps what a constructor refused
-            cause = error.__cause__ or error
-            failed.append(cause if isinstance(cause, _FOR_THE_USER) else ValueError(str(cause)))
-            return
+            return _task(config)
         except _FOR_THE_USER as error:
+            if sweep:  # perhaps in another process: the launcher carries it back
+                raise
             failed.append(error)
-            return
-        if config.dry_run:  # Hydra made the folder
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-            return
-        Console(highlight=False).print(
-            f"report: {folder / 'report.html'}\npotential: {folder / 'best.safetensors'}"
-        )
+            return None
 
+    if sweep:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # what a job raised reaches our own command line
     sys.argv = ["mlip train", *arguments]
     hydra.main(version_base="1.3", config_path=str(paths.content("configs")), config_name="train")(
         task
@@ -59,6 +53,26 @@ def cli_run(arguments: Sequence[str]) -> int:
     if failed:
         raise failed[0]
     return 0
+
+
+def _task(config: DictConfig) -> float | None:
+    """Run once; return what a sweep minimises."""
+    from mlip.training.run import best_value, run
+
+    try:
+        configs.require_complete(config)
+        folder = run(config)
+    except InstantiationException as error:  # hydra wraps what a constructor refused
+        cause = error.__cause__ or error
+        raise cause if isinstance(cause, _FOR_THE_USER) else ValueError(str(cause)) from None
+    if config.dry_run:  # Hydra made the folder
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        return None
+    Console(highlight=False).print(
+        f"report: {folder / 'report.html'}\npotential: {folder / 'best.safetensors'}"
+    )
+    return best_value(folder)
 
 
 def _check_words(arguments: Sequence[str]) -> None:

@@ -86,9 +86,8 @@ def best_value(folder: Path) -> float:
 
 def _train(config: DictConfig, folder: Path, resume: Path | None, count: int) -> None:
     """What each process of the run does; only the first one writes and speaks."""
-    threads = runtime.set_threads(
-        config.threads or runtime.share_of_cores(launch.local_processes())
-    )
+    shared = runtime.share_of_cores(launch.local_processes())
+    threads = runtime.set_threads(shared if config.threads is None else config.threads)
     torch.set_float32_matmul_precision(config.matmul)
     _quieten_lightning()
     lightning.seed_everything(config.seed, verbose=False)
@@ -158,10 +157,8 @@ def _fit(
             Console(highlight=False).print(told)
         sys.exit(_TERMINATED)
     except FrameTooLargeError as error:
-        frame = setup.splits.train[train.given[error.place]]
-        raise ValueError(
-            f"{frame.source}: {error}; leave it out, or use a smaller model"
-        ) from error
+        source = setup.splits.train[train.given[error.place]].source
+        raise ValueError(f"{source}: {error}; leave it out, or use a smaller model") from error
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
