@@ -88,7 +88,7 @@ class Asked:
             return result
 
         def counted(*args, **kwargs):
-            self.derivatives += 1
+            self.derivatives += bool(kwargs.get("create_graph"))  # else by the weights
             return grad(*args, **kwargs)
 
         def forward_seen(potential, graph, **kwargs):
