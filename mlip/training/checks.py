@@ -9,6 +9,12 @@ from mlip import runtime
 from mlip.errors import suggest
 
 STRATEGIES = ("auto", "ddp")
+_NO_FSDP = (
+    "trainer.strategy is fsdp, which cannot train forces: they need a derivative of a derivative, "
+    "for which the weights of a layer are gone once FSDP has sharded it; and the memory of a "
+    "training is that of its edges, not of its weights: take trainer.strategy=ddp and a smaller "
+    "data.batch, with trainer.accumulate_grad_batches to keep the size of a step"
+)
 MATMUL = ("highest", "high", "medium")
 
 
@@ -22,6 +28,8 @@ def check(config: DictConfig) -> None:
     _whole("trainer.max_epochs", trainer.max_epochs)
     _whole("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches)
     _whole("trainer.num_nodes", trainer.num_nodes)
+    if trainer.strategy == "fsdp":
+        raise ValueError(_NO_FSDP)
     _one_of("trainer.strategy", trainer.strategy, STRATEGIES)
     _one_of("matmul", config.matmul, MATMUL)
     patience, minutes, decay = config.patience, config.save_minutes, config.ema_decay
