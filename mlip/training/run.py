@@ -100,6 +100,7 @@ def _train(config: DictConfig, folder: Path, resume: Path | None, devices: int) 
     if is_first():
         _announce(setup, threads)
     if config.dry_run:
+        train.batches.pretend(devices * config.trainer.num_nodes)
         _rehearse(config, setup, train)
         return
     if config.start is not None:
