@@ -26,7 +26,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mlip needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mace,chgnet,data,xtb,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mace,chgnet,data,xtb,slurm,sweep,dev]'
 	@touch $@
 
 setup-e3nn06: $(NEWER_STAMP)

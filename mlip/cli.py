@@ -113,7 +113,10 @@ HELP = {
   mlip train … dry_run=true                         one step: weights, memory, time of an epoch and of all
   mlip train stages=two | stages=direct_forces model.backbone.max_l=1     second stage; direct forces first
   mlip train seed=3 threads=2 patience=20 model.precision=float64 loss=mse
+  mlip train trainer=ddp                            every GPU of this machine; trainer.devices=2 trainer=cpu: two cores
   mlip train --multirun seed=1,2 'output=runs/seed_${seed}'
+  mlip train --multirun hydra/launcher=slurm hydra.launcher.partition=NAME trainer.max_epochs=50,100
+  mlip train --multirun hydra/sweeper=tpe hydra.sweeper.n_trials=20 'optimizer.lr=interval(1e-3,3e-2)'
   mlip train --cfg job                              print the config and stop
   mlip list model|backbone|data|loss|optimizer|…    what can be chosen""",
     "evaluate": """mlip evaluate checkpoint=FILE|calculator=NAME frames=FILE|DATASET [split=test] [units=ase] [output=DIR]

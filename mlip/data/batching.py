@@ -135,6 +135,10 @@ class BudgetSampler(Sampler[list[int]]):
             return distributed.get_world_size() if distributed.is_initialized() else 1
         return self._ranks
 
+    def pretend(self, ranks: int) -> None:
+        """Be the first of so many processes that are not there, to tell what a run would cost."""
+        self._rank, self._ranks = 0, ranks
+
     def plan(self) -> list[np.ndarray]:
         """Return the batches of all ranks, ``plan()[rank::ranks]`` those of one."""
         key = (self.epoch, self.ranks)

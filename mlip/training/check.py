@@ -34,8 +34,8 @@ def check(config: DictConfig) -> None:
     configs.require_complete(config)
     content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     _raise(_at_their_source(type_errors(content), config))
-    problems = [*_trainer(content), *_start(content), *_monitor(content), *_model(content)]
-    problems += _data(content)
+    problems = [*_trainer(content), *_strategy(content), *_start(content), *_monitor(content)]
+    problems += [*_model(content), *_data(content)]
     _raise(problems)
     _optimizer(config)
     loss = _loss(config)
@@ -63,6 +63,24 @@ def _at_their_source(problems: list[str], config: DictConfig) -> list[str]:
 def _raise(problems: list[str]) -> None:
     if problems:
         raise ValueError("\n".join(problems))
+
+
+_STRATEGIES = ("auto", "ddp")
+_NO_FSDP = (
+    "trainer.strategy is fsdp, which cannot train forces: they need a derivative of a derivative, "
+    "for which the weights of a layer are gone once FSDP has sharded it; and the memory of a "
+    "training is that of its edges, not of its weights: take trainer.strategy=ddp and a smaller "
+    "data.batch, with trainer.accumulate_grad_batches to keep the size of a step"
+)
+
+
+def _strategy(content: Mapping[str, Any]) -> Iterator[str]:
+    strategy = content["trainer"].get("strategy", "auto")
+    if strategy == "fsdp":
+        yield _NO_FSDP
+    elif strategy not in _STRATEGIES:
+        known = " or ".join(_STRATEGIES)
+        yield f"trainer.strategy is {strategy!r}: give {known}{near(str(strategy), _STRATEGIES)}"
 
 
 def _trainer(content: Mapping[str, Any]) -> Iterator[str]:

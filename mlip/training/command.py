@@ -57,7 +57,7 @@ def cli_run(arguments: Sequence[str]) -> int:
 
 def _task(config: DictConfig) -> float | None:
     """Run once; return what a sweep minimises."""
-    from mlip.training.run import best_value, run
+    from mlip.training.run import best_value, is_first, run
 
     try:
         configs.require_complete(config)
@@ -68,6 +68,8 @@ def _task(config: DictConfig) -> float | None:
     if config.dry_run:  # Hydra made the folder
         with contextlib.suppress(OSError):
             folder.rmdir()
+        return None
+    if not is_first():  # the first process is still writing
         return None
     Console(highlight=False).print(
         f"report: {folder / 'report.html'}\npotential: {folder / 'best.safetensors'}"

@@ -66,7 +66,8 @@ def share_weights(module: nn.Module) -> None:
     if size() == 1:
         return
     for tensor in [*module.parameters(), *module.buffers()]:
-        held = tensor.detach().to(_device(), copy=True)
+        sent = tensor.detach().byte() if tensor.dtype == torch.bool else tensor.detach()
+        held = sent.to(_device(), copy=True)
         distributed.broadcast(held, src=0)
         with torch.no_grad():
             tensor.copy_(held)

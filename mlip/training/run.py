@@ -79,6 +79,11 @@ def run(config: DictConfig) -> Path:
     return folder
 
 
+def is_first() -> bool:
+    """Return whether this process is the first of its run: the one that writes and speaks."""
+    return rank_zero_only.rank == 0
+
+
 def best_value(folder: Path) -> float:
     """Return the lowest ``monitor`` of a finished run: what a sweep minimises."""
     return float(json.loads((folder / FINISHED).read_text())["best"])
@@ -95,14 +100,15 @@ def _train(config: DictConfig, folder: Path, resume: Path | None, count: int) ->
     train = batches(setup.train, config.data, shuffle=True, seed=config.seed)
     setup.findings += train.batches.findings()
     devices.check_validation(len(setup.val), count * config.trainer.num_nodes)
-    if rank_zero_only.rank == 0:
+    if is_first():
         _announce(setup, threads)
     if config.dry_run:
+        train.batches.pretend(count * config.trainer.num_nodes)
         _rehearse(config, setup, train)
         return
     if config.start is not None:
         config.model = setup.config  # that of the file, not that of the command line
-    if rank_zero_only.rank == 0:
+    if is_first():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(_resolved(config))
     best = SaveBest(folder, setup.config, config.monitor, _card(setup))

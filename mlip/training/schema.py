@@ -61,7 +61,6 @@ _TABLES: dict[str, dict[str, Any]] = {
     "trainer": {
         "devices": _Positive | Literal["auto"],
         "num_nodes": _Positive,
-        "strategy": Literal["auto", "ddp"],
         "accumulate_grad_batches": _Positive,
     },
 }
