@@ -106,10 +106,11 @@ class QEq(Calculator):
             raise ValueError("QEq has no structure: give it atoms")
         system = self._system([self.atoms])
         kept = self._trajectory
-        if not kept.holds(system):
-            kept.start(system, plan_coulomb(system, self.tolerance, skin=self.skin))
-        assert kept.plan is not None
-        self.results = self._evaluate([self.atoms], system, kept.plan, kept.charges.guess())[0]
+        plan = kept.plan_of(system)
+        if plan is None:
+            plan = plan_coulomb(system, self.tolerance, skin=self.skin)
+            kept.start(system, plan)
+        self.results = self._evaluate([self.atoms], system, plan, kept.charges.guess())[0]
         kept.charges.add(torch.as_tensor(self.results["charges"]))
         if "stress" in self.results:
             self.results["stress"] = full_3x3_to_voigt_6_stress(self.results["stress"])
@@ -180,17 +181,17 @@ class _Trajectory:
     def __post_init__(self) -> None:
         self.charges = ChargeHistory()
 
-    def holds(self, system: ChargedSystem) -> bool:
-        """Return whether the plan is still good."""
+    def plan_of(self, system: ChargedSystem) -> CoulombPlan | None:
+        """Return the plan if it is still good."""
         first = self._first
         if (
             first is None
             or not self._same_atoms(system)
             or not torch.equal(first.cell, system.cell)
         ):
-            return False
+            return None
         moved = torch.linalg.vector_norm(system.positions - first.positions, dim=1)
-        return bool(moved.max() < 0.5 * self.skin)
+        return self.plan if moved.max() < 0.5 * self.skin else None
 
     def start(self, system: ChargedSystem, plan: CoulombPlan) -> None:
         """Keep another plan; the charges go on if the atoms are the same."""

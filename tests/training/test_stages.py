@@ -14,6 +14,7 @@ from mlip import config as configs
 from mlip.data.card import load_frames
 from mlip.models.checkpoint import read_header
 from mlip.training import run as run_module
+from mlip.training.callbacks import read_history
 from mlip.training.run import run
 
 ROOT = Path(__file__).parents[2]
@@ -173,7 +174,7 @@ import json, os, signal, sys
 from pathlib import Path
 from mlip import config
 from mlip.training import run as module
-from mlip.training.callbacks import SaveState
+from mlip.training.saving import SaveState
 from mlip.training.stages import StageChange
 
 folder, overrides, kills = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
@@ -211,6 +212,12 @@ for hook, step in kills:
 """
 
 
+def learnt(folder):
+    """Rows of metrics.csv without how fast they came."""
+    rows = read_history(folder / "metrics.csv")
+    return [{k: v for k, v in row.items() if not k.startswith("speed/")} for row in rows]
+
+
 def test_a_kill_around_a_change_of_stage_changes_no_bit(frames, tmp_path):
     """Three steps an epoch: the stages begin with steps 3 and 6, counted from 0."""
     kills = [("after", 6), ("before", 6), ("after", 7)]
@@ -225,7 +232,7 @@ def test_a_kill_around_a_change_of_stage_changes_no_bit(frames, tmp_path):
     whole = tmp_path / "whole"
     for hook, step in kills:
         cut = tmp_path / f"{hook}_{step}"
-        assert (cut / "metrics.csv").read_text() == (whole / "metrics.csv").read_text(), cut.name
+        assert learnt(cut) == learnt(whole), cut.name
         for name in ("last", "best"):
             expected = load_file(whole / f"{name}.safetensors")
             for key, value in load_file(cut / f"{name}.safetensors").items():
