@@ -107,3 +107,23 @@ def test_fewer_validation_frames_than_devices_are_refused():
     checks.check_validation(2, 2)
     with pytest.raises(ValueError, match="1 validation frames for 2 devices"):
         checks.check_validation(1, 2)
+
+
+def test_the_precision_of_products_is_that_of_the_config(monkeypatch, tmp_path):
+    import torch
+
+    from mlip.training import run
+
+    found = []
+
+    def stop(config):
+        found.append(torch.get_float32_matmul_precision())
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(run, "prepare", stop)
+    for wanted in ("high", "highest"):
+        with pytest.raises(ValueError, match="far enough"):
+            run.run(compose("train", [f"matmul={wanted}", f"output={tmp_path}/{wanted}"]))
+    assert found == ["high", "highest"]
+    with pytest.raises(ValueError, match="did you mean 'high'"):
+        run.run(compose("train", ["matmul=hihg", f"output={tmp_path}/other"]))
