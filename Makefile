@@ -15,7 +15,7 @@ export MPLBACKEND = Agg
 help:
 	@echo "make demo         train a lithium potential, score it beside CHGNet, open the pages"
 	@echo "make test         run the tests in both environments"
-	@echo "make test-e3nn06  only those of nequip, allegro and sevennet, in .venv-e3nn06"
+	@echo "make test-e3nn06  only those of nequip, allegro, sevennet and native, in .venv-e3nn06"
 	@echo "make test-slow    run the tests that take minutes"
 	@echo "make speed        measure throughput against peers (K=pattern for some)"
 	@echo "make leaderboard  rebuild the leaderboard from the recorded results"
@@ -52,7 +52,7 @@ test: setup test-e3nn06
 
 test-e3nn06: setup-e3nn06
 	OMP_NUM_THREADS=1 $(NEWER)/bin/python -m pytest -n 2 --dist loadfile --require nequip,allegro,sevennet \
-		-m '(nequip or allegro or sevennet) and not slow and not gpu and not speed' \
+		-m '(nequip or allegro or sevennet or native) and not slow and not gpu and not speed' \
 		tests/contract tests/models $(ARGS)
 
 test-slow: setup

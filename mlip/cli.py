@@ -111,6 +111,7 @@ HELP = {
   mlip train logger=wandb trainer.max_epochs=100 backbone@model.backbone=mace
   mlip train start=FILE optimizer.lr=1e-4           go on from a checkpoint, a MACE .model, or chgnet_0_3_0
   mlip train … dry_run=true                         one step: weights, memory, time of an epoch and of all
+  mlip train stages=two | stages=direct_forces model.backbone.max_l=1     second stage; direct forces first
   mlip train seed=3 threads=2 patience=20 model.precision=float64 loss=mse
   mlip train trainer=ddp                            every GPU of this machine; trainer.devices=2 trainer=cpu: two cores
   mlip train --multirun seed=1,2 'output=runs/seed_${seed}'

@@ -61,6 +61,12 @@ def _explain(name: str, error: Exception, overrides: Sequence[str]) -> str:
         return f"there is no option {option!r} for {group!r}{suggest(option, known)}"
     if (match := re.search(r"[Cc]ould not override '([^']+)'", text)) is not None:
         key = match.group(1)
+        inner = re.search(rf"full_key: {re.escape(key)}\.(\S+)", str(error.__cause__))
+        if inner is not None:
+            return (
+                f"{key} has no {inner[1]!r}, and a mapping given is added to what is there: to put "
+                f"another in its place, give '~{key}' '+{key}={{…}}'"
+            )
         return f"unknown config key {key!r}{suggest(key, _keys(name))}"
     if (match := re.search(r"Key '([^']+)' is not in struct", text)) is not None:
         return f"unknown config key {match.group(1)!r}{suggest(match.group(1), _keys(name))}"

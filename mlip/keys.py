@@ -31,6 +31,7 @@ FIELDS: dict[str, Field] = {
     "energy": Field("graph", (), "eV", "total potential energy"),
     "energies": Field("atom", (), "eV", "energy of each atom; sums to the total energy"),
     "forces": Field("atom", (3,), "eV/Å", "minus the gradient of the energy"),
+    "direct_forces": Field("atom", (3,), "eV/Å", "of a head, no gradient; helps a training only"),
     "stress": Field("graph", (3, 3), "eV/Å³", "virial stress, positive in tension (ASE sign)"),
     "charges": Field("atom", (), "e", "partial charges"),
     "total_charge": Field("graph", (), "e", "net charge of the structure"),

@@ -12,6 +12,7 @@ GROUPS = {
     "term": "term@model.terms.zbl={}",
     "data": "data={}",
     "loss": "loss={}",
+    "stages": "stages={}",
     "optimizer": "optimizer={}",
     "schedule": "schedule={}",
     "trainer": "trainer={}",
@@ -46,6 +47,15 @@ def test_every_config_says_what_it_is(path):
 def test_near_matches(override, message):
     with pytest.raises(ValueError, match=message):
         config.compose("train", [override])
+
+
+def test_a_mapping_is_replaced_in_two_words():
+    key = "loss.properties.forces.deltas"
+    words = ["loss=stratified_huber", f"{key}={{0: 0.1, 5: 0.01}}"]
+    with pytest.raises(ValueError, match=rf"{key} has no '5'.*give '~{key}' '\+{key}="):
+        config.compose("train", words)
+    composed = config.compose("train", [words[0], f"~{key}", f"+{words[1]}"])
+    assert composed.loss.properties.forces.deltas == {0: 0.1, 5: 0.01}
 
 
 def test_defaults_are_the_small_lithium_model():

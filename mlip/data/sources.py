@@ -93,11 +93,11 @@ def from_card(
     group: str | None = None,
     seed: int = 0,
 ) -> Splits:
-    """Return the splits of a data card; validation frames are held out of ``train``.
+    """Return the splits of a data card; without a split ``val``, some of ``train`` are held out.
 
     Args:
         card: Name of a folder in ``datasets/``.
-        val_fraction: Share of the training frames to validate with.
+        val_fraction: Share of the training frames to validate with, if the card has no ``val``.
         stratify: Info key within which to hold out evenly.
         group: What must not be divided, ``material`` for instance (``mlip.data.groups``).
         seed: Seed of the hold-out.
@@ -106,7 +106,11 @@ def from_card(
         ValueError: If the card has no ``train`` split, or a file does not match its card.
     """
     loaded = load_card(card)
-    train, val = hold_out(load_frames(loaded, "train"), val_fraction, seed, stratify, group)
+    train = load_frames(loaded, "train")
+    if "val" in loaded.files:
+        val = load_frames(loaded, "val")
+    else:
+        train, val = hold_out(train, val_fraction, seed, stratify, group)
     test = load_frames(loaded, "test") if "test" in loaded.files else []
     origin = {
         "data": loaded.name,

@@ -15,8 +15,8 @@ class Features:
 
     Args:
         invariant: One (atoms, channels) tensor a layer: what every head can read.
-        equivariant: One (atoms, irreps) tensor a layer, in the layout of the backbone; empty for
-            backbones without.
+        equivariant: One (atoms, irreps) tensor a layer, laid out as ``Backbone.irreps`` says; empty
+            for backbones without.
         alone: Invariants of an atom without neighbours, (elements, channels) a layer; None where
             they are zero.
     """
@@ -29,12 +29,14 @@ class Features:
 class Backbone(nn.Module, ABC):
     """Maps a graph to features.
 
-    Subclasses set ``r_max`` (Å) and ``channels`` (number of invariants after each layer) and
-    implement :meth:`forward`.
+    Subclasses set ``r_max`` (Å) and ``channels`` (number of invariants after each layer), where
+    they have equivariant features also ``irreps`` (those of each layer, as e3nn writes and orders
+    them), and implement :meth:`forward`.
     """
 
     r_max: float
     channels: tuple[int, ...]
+    irreps: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, geometry: Geometry) -> Features:

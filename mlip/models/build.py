@@ -60,7 +60,7 @@ def build(config: Mapping[str, Any]) -> Potential:
         elements = list(config["elements"])
         backbone = _part(config["backbone"], Backbone, "model.backbone", elements=elements)
         heads = {
-            name: _part(head, Head, f"model.heads.{name}", channels=backbone.channels)
+            name: _head(head, f"model.heads.{name}", backbone)
             for name, head in config["heads"].items()
         }
         terms = {
@@ -69,6 +69,12 @@ def build(config: Mapping[str, Any]) -> Potential:
         }
         potential = Potential(elements, backbone, heads, terms)
     return potential.to_precision(PRECISIONS[precision])
+
+
+def _head(node: Mapping[str, Any], where: str, backbone: Backbone) -> Head:
+    """Make one head, told what it needs of the backbone."""
+    needs = getattr(locate(str(node.get("_target_", "")), ALLOWED), "needs", ())
+    return _part(node, Head, where, **{name: getattr(backbone, name) for name in needs})
 
 
 def _part(node: Mapping[str, Any], kind: type, where: str, **given: Any) -> Any:

@@ -32,6 +32,9 @@ def save(
 ) -> Path:
     """Write a checkpoint; the file appears whole or not at all.
 
+    Auxiliary heads, such as that of direct forces, are left out: what is read back has forces that
+    are minus the gradient of its energy, and no others.
+
     Args:
         path: Target, conventionally ``*.safetensors``.
         potential: The potential.
@@ -40,10 +43,15 @@ def save(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    potential = potential.without_auxiliary_heads()
+    config = {
+        **config,
+        "heads": {k: head for k, head in config["heads"].items() if k in potential.heads},
+    }
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "config": dict(config),
+        "config": config,
         "energy_references": dict(
             zip(potential.elements, potential.energy_references.tolist(), strict=True)
         ),

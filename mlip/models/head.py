@@ -14,10 +14,15 @@ class Head(nn.Module, ABC):
 
     Heads run in the listed order; ``outputs`` holds what earlier heads gave. An output called
     ``energies`` is an energy of each atom, eV, and is added to the potential energy. Subclasses
-    name their outputs in ``gives``.
+    name their outputs in ``gives`` and what they must be told of the backbone in ``needs``.
     """
 
     gives: ClassVar[tuple[str, ...]]
+    needs: ClassVar[tuple[str, ...]] = ("channels",)
+    own_label: ClassVar[bool] = False
+    """Whether only a loss on its outputs teaches it: nothing else reads them."""
+    auxiliary: ClassVar[bool] = False
+    """Whether it only helps a training: it runs when asked for, and no checkpoint keeps it."""
 
     @abstractmethod
     def forward(

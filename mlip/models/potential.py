@@ -39,6 +39,12 @@ class Potential(nn.Module):
         super().__init__()
         self.elements = list(elements)
         self.backbone = backbone
+        for name, head in heads.items():
+            if taken := {"energy", *DERIVATIVES} & set(head.gives):
+                raise ValueError(
+                    f"the head {name} gives {', '.join(sorted(taken))}, which follow from the "
+                    "energies of the atoms: give its output another name"
+                )
         self.heads = nn.ModuleDict(heads)
         self.terms = nn.ModuleDict(terms or {})
         self.register_buffer("energy_references", torch.zeros(len(elements), dtype=torch.float64))
@@ -104,7 +110,8 @@ class Potential(nn.Module):
 
         Args:
             graph: A batch of structures whose edges reach ``r_max``.
-            outputs: Derivatives to compute beside the energy: any of ``forces``, ``stress``.
+            outputs: Derivatives to compute beside the energy: any of ``forces``, ``stress``; and
+                what auxiliary heads give, which run only if asked for.
             differentiable: Keep the graph, so that a loss on forces can be differentiated.
 
         Returns:
@@ -119,7 +126,7 @@ class Potential(nn.Module):
         with torch.set_grad_enabled(bool(wanted) or differentiable):
             leaves = _Leaves(graph, wanted)
             geometry = self._geometry(graph, leaves)
-            result = self._energies(geometry)
+            result = self._energies(geometry, outputs)
             references = self.energy_references[geometry.species]
             interaction = _sum_over(result["energies"].double(), geometry)
             if wanted:
@@ -130,11 +137,24 @@ class Potential(nn.Module):
             result = {name: value.detach() for name, value in result.items()}
         return result
 
-    def _energies(self, geometry: Geometry) -> dict[str, Tensor]:
+    def without_auxiliary_heads(self) -> "Potential":
+        """Return the potential as it is used: with the same weights, less what helped to train."""
+        heads = {name: head for name, head in self.heads.items() if not _is_auxiliary(head)}
+        if len(heads) == len(self.heads):
+            return self
+        terms = dict(self.terms.items())
+        other = Potential(self.elements, self.backbone, heads, terms)  # type: ignore[arg-type]
+        other.energy_references = self.energy_references
+        other.species = self.species
+        return other.train(self.training)
+
+    def _energies(self, geometry: Geometry, wanted: Collection[str]) -> dict[str, Tensor]:
         features = self.backbone(geometry)
         outputs: dict[str, Tensor] = {}
         energies = geometry.edge_vectors.new_zeros(geometry.atoms)
         for head in self.heads.values():
+            if _is_auxiliary(head) and not set(head.gives) & set(wanted):  # type: ignore[arg-type]
+                continue
             new = head(features, geometry, outputs)
             energies = energies + new.pop("energies", 0.0)
             outputs |= new
@@ -169,6 +189,10 @@ class Potential(nn.Module):
         raise UnsupportedElementError(
             f"the potential does not know {symbols}; it was trained on {', '.join(self.elements)}"
         )
+
+
+def _is_auxiliary(head: nn.Module) -> bool:
+    return isinstance(head, Head) and head.auxiliary
 
 
 class _Leaves:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mlip.models.slots import slots
+
 
 class ScalarConvolution(nn.Module):
     """Drop-in for a tensor-product convolution whose node features are all scalars.
@@ -43,12 +45,7 @@ class ScalarConvolution(nn.Module):
         """
         sender, receiver, pair = edge_index
         atoms, width = nodes.shape[0], len(self.degrees) * self.channels
-        count = torch.bincount(receiver, minlength=atoms)
-        most = int(count.max()) if len(receiver) else 0
-        first = torch.cumsum(count, 0) - count
-        slot = (
-            torch.arange(len(receiver), device=receiver.device) + receiver * most - first[receiver]
-        )
+        slot, most = slots(receiver, atoms)
         values = (
             weights[pair].view(-1, len(self.degrees), self.channels) * nodes[sender][:, None, :]
         )

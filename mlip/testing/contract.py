@@ -140,6 +140,28 @@ def check_symmetries(potential: Potential, atoms: Atoms, tolerance: Tolerance = 
         _near(result[name], reference[name][order], tolerance.exact, f"{name} after permutation")
 
 
+def check_vectors(
+    potential: Potential, atoms: Atoms, name: str, tolerance: Tolerance = STANDARD
+) -> None:
+    """Vectors of the atoms that a head gives turn with the structure and are not all zero."""
+
+    def vectors(one: Atoms) -> np.ndarray:
+        graph = from_atoms(one, potential.r_max)
+        return potential(graph, outputs=(name,))[name].detach().numpy()
+
+    reference = vectors(atoms)
+    if not np.abs(reference).max() > 1e3 * tolerance.exact:
+        raise AssertionError(f"{name} is zero everywhere: nothing can be said of it")
+    for sign in (1.0, -1.0):
+        rotation = sign * Rotation.from_euler("xyz", [0.3, -1.1, 2.0]).as_matrix()
+        turned = atoms.copy()
+        turned.set_cell(atoms.cell.array @ rotation.T)
+        turned.positions = atoms.positions @ rotation.T
+        _near(vectors(turned), reference @ rotation.T, tolerance.exact, f"{name} of a rotated cell")
+    order = np.random.default_rng(0).permutation(len(atoms))
+    _near(vectors(atoms[order]), reference[order], tolerance.exact, f"{name} after permutation")
+
+
 def check_batching(potential: Potential, atoms: Atoms, tolerance: Tolerance = STANDARD) -> None:
     """A structure has the same energy and forces in a batch as alone."""
     other = atoms.copy() * (2, 1, 1)

@@ -37,6 +37,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class SaveBest(Callback):
     """Writes ``best.safetensors`` whenever the monitored error falls, ``last`` at every epoch.
 
+    Epochs of all stages compete: validation errors do not depend on the weights of a stage, and
+    ``val/loss`` has those of the end of the training in all of them.
+
     Args:
         folder: Run folder.
         config: Resolved ``model`` config.
@@ -89,7 +92,11 @@ class SaveBest(Callback):
 
 
 class History(Callback):
-    """Appends one row an epoch to ``metrics.csv``; a resumed run goes on in the same file."""
+    """Appends one row an epoch to ``metrics.csv``; a resumed run goes on in the same file.
+
+    ``weight/…`` are the weights of the loss at the start of the epoch. What a stage does not
+    compute is empty.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -103,13 +110,21 @@ class History(Callback):
             "step": trainer.global_step,
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
         }
-        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        weights = module.loss.weights_at(trainer.current_epoch)
+        row |= {f"weight/{name}": weights.get(name, 0.0) for name in module.loss.names}
+        row |= {
+            name: float(value)
+            for name, value in sorted(trainer.callback_metrics.items())
+            if not name.startswith("train/") or name in module.trained
+        }  # Lightning still shows what an earlier stage computed
         rows = [old for old in read_history(self.path) if int(old["epoch"]) < row["epoch"]]
+        rows = [*rows, row]
+        names = dict.fromkeys(name for one in rows for name in one)
         partial = self.path.with_name(f".{self.path.name}.partial")
         with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
+            writer = csv.DictWriter(file, fieldnames=list(names))
             writer.writeheader()
-            writer.writerows([*rows, row])
+            writer.writerows(rows)
         partial.replace(self.path)
 
 

@@ -9,32 +9,41 @@ from torch import Tensor, nn
 
 from mlip.errors import suggest
 from mlip.graph import AtomGraph
+from mlip.training.stages import Stages
+from mlip.training.weights import Weight, WeightSchedule
 
 PER_ATOM_SCALED = ("energy",)
 """Extensive labels, compared per atom so that large cells do not dominate."""
+LABEL_OF = {"direct_forces": "forces"}
+"""Outputs that are compared with the label of another name."""
 
 
 class PropertyLoss(nn.Module):
     """Mean loss of one property over the components that have a label.
 
     Args:
-        weight: Factor in the total loss; a property of weight 0 is not computed at all.
+        weight: Factor in the total loss: a number, or epoch -> number, ``{0: 1, 100: 10}``
+            (:class:`mlip.training.weights.WeightSchedule`). A property is not computed while its
+            weight is 0.
         function: ``mse``, ``mae`` or ``huber``.
         delta: Where Huber turns from quadratic to linear, in the unit of the property (eV/atom,
             eV/Å, eV/Å³).
+        ramp: Whether a weight of several epochs changes linearly between them, not at once.
     """
 
     def __init__(
-        self, weight: float, function: Literal["mse", "mae", "huber"] = "mse", delta: float = 0.01
+        self,
+        weight: Weight,
+        function: Literal["mse", "mae", "huber"] = "mse",
+        delta: float = 0.01,
+        ramp: bool = False,
     ) -> None:
         super().__init__()
-        if weight < 0:
-            raise ValueError(f"the weight {weight} of a loss is negative: give 0 or more")
         if function not in _FUNCTIONS:
             raise ValueError(f"unknown loss function {function!r}{suggest(function, _FUNCTIONS)}")
         if function == "huber" and delta <= 0:
             raise ValueError(f"the Huber delta {delta} must be positive")
-        self.weight = weight
+        self.weight = WeightSchedule(weight, ramp)
         self.function = function
         self.delta = delta
 
@@ -44,8 +53,51 @@ class PropertyLoss(nn.Module):
         count = int(known.sum())
         if count == 0:
             return (prediction * 0).nansum(), 0
-        difference = prediction[known] - label[known]
-        return _FUNCTIONS[self.function](difference, self.delta).mean(), count
+        return self.of(prediction, label, known).mean(), count
+
+    def of(self, prediction: Tensor, label: Tensor, known: Tensor) -> Float[Tensor, " known"]:
+        """Return the loss of each labelled component."""
+        return _FUNCTIONS[self.function](prediction[known] - label[known], self.delta)
+
+
+class StratifiedHuber(PropertyLoss):
+    """Huber loss of vectors whose delta falls with the length of the label.
+
+    As the conditional Huber loss of MACE (Batatia et al., arXiv 2401.00096; ``UniversalLoss``) and
+    ``StratifiedHuberForceLoss`` of NequIP (Tan et al., arXiv 2504.16068): the few enormous forces
+    of a large data set count linearly, and the larger the flatter.
+
+    Args:
+        weight: As of :class:`PropertyLoss`.
+        deltas: Smallest length of the label -> delta, both in its unit (eV/Å); the first is 0.
+        ramp: As of :class:`PropertyLoss`.
+    """
+
+    lengths: Tensor
+    delta_of: Tensor
+
+    def __init__(self, weight: Weight, deltas: Mapping[float, float], ramp: bool = False) -> None:
+        super().__init__(weight, "huber", ramp=ramp)
+        ordered = sorted((float(length), float(delta)) for length, delta in deltas.items())
+        if not ordered or ordered[0][0] != 0 or any(delta <= 0 for _, delta in ordered):
+            raise ValueError(
+                f"deltas is {dict(deltas)}: give positive deltas from length 0 on, as in "
+                "{0: 0.01, 100: 0.001}"
+            )
+        lengths, values = zip(*ordered, strict=True)
+        for name, numbers in (("lengths", lengths), ("delta_of", values)):
+            numbers = torch.tensor(numbers, dtype=torch.float64)
+            self.register_buffer(name, numbers, persistent=False)
+
+    def of(self, prediction: Tensor, label: Tensor, known: Tensor) -> Float[Tensor, " known"]:
+        """Return the loss of each labelled component."""
+        length = torch.linalg.vector_norm(torch.where(known, label, 0.0), dim=-1, keepdim=True)
+        lengths, deltas = self.lengths.to(label.device), self.delta_of.to(label)
+        stratum = torch.bucketize(length.double(), lengths, right=True) - 1
+        delta = deltas[stratum].expand_as(label)[known]
+        difference = (prediction[known] - label[known]).abs()
+        near = difference.clamp(max=delta)  # quadratic up to delta, then linear
+        return near * (difference - 0.5 * near)
 
 
 class Loss(nn.Module):
@@ -53,18 +105,38 @@ class Loss(nn.Module):
 
     Args:
         properties: A :class:`PropertyLoss` for each property, by the names of ``FIELDS``.
+        stages: Epochs from which other weights hold.
 
     Raises:
-        ValueError: If no property has a positive weight.
+        ValueError: If no property has a positive weight, at some epoch or in a stage.
     """
 
-    def __init__(self, properties: Mapping[str, PropertyLoss]) -> None:
+    def __init__(
+        self, properties: Mapping[str, PropertyLoss], stages: Stages | None = None
+    ) -> None:
         super().__init__()
-        active = {name: term for name, term in properties.items() if term.weight > 0}
-        if not active:
-            raise ValueError("every loss weight is 0: give at least one property a weight")
-        self.properties = nn.ModuleDict(active)
-        self.weights = {name: term.weight for name, term in active.items()}
+        self.stages = stages or Stages()
+        self.terms = nn.ModuleDict(dict(properties))
+        self._check_stages()
+        starts = {0.0, *(float(stage.start) for stage in self.stages.stages.values())}
+        for term in properties.values():
+            starts |= set(term.weight.points)
+        reached = [self._weights(epoch) for epoch in sorted(starts)]
+        positive = {name for weights in reached for name, weight in weights.items() if weight > 0}
+        self.names = tuple(name for name in properties if name in positive)
+        """Properties with a positive weight at some time: those a training has to have."""
+        for epoch, weights in zip(sorted(starts), reached, strict=True):
+            if not any(weights.values()):
+                when = "" if len(starts) == 1 else f" at epoch {epoch:g}"
+                raise ValueError(
+                    f"every loss weight is 0{when}: give at least one property a weight"
+                )
+        self.final = {name: weight for name, weight in reached[-1].items() if weight > 0}
+        """Weights of the end, by which validation compares epochs of all stages."""
+
+    def in_stages(self, stages: Stages) -> "Loss":
+        """Return the loss with the weights of stages."""
+        return Loss(self._terms(), stages)
 
     def without(self, names: Collection[str]) -> "Loss":
         """Return the loss without some properties.
@@ -72,27 +144,60 @@ class Loss(nn.Module):
         Raises:
             ValueError: If none is left.
         """
-        kept = {name: term for name, term in self.properties.items() if name not in names}
-        if not kept:
+        kept = {name: term for name, term in self._terms().items() if name not in names}
+        if not any(name in kept for name in self.names):
             raise ValueError(f"no frame has any label of the loss: {', '.join(names)}")
-        return Loss(kept)  # type: ignore[arg-type]
+        return Loss(kept, self.stages.without(names))
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Properties with a positive weight: those a training has to compute."""
-        return tuple(self.properties)
+    def labels(self) -> tuple[str, ...]:
+        """Labels that the properties are compared with."""
+        return tuple(dict.fromkeys(LABEL_OF.get(name, name) for name in self.names))
+
+    def weights_at(self, epoch: float) -> dict[str, float]:
+        """Return the positive weights at an epoch, which may be a fraction.
+
+        They follow from the epoch alone, so that a resumed training has those of the unbroken one.
+        """
+        return {name: weight for name, weight in self._weights(epoch).items() if weight > 0}
 
     def forward(
-        self, outputs: Mapping[str, Tensor], batch: AtomGraph
+        self,
+        outputs: Mapping[str, Tensor],
+        batch: AtomGraph,
+        weights: Mapping[str, float] | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the total and the unweighted loss of each property."""
+        """Return the total and the unweighted loss of each property.
+
+        Args:
+            outputs: Predictions: at least those with a weight.
+            batch: Structures with labels.
+            weights: Positive weights (:meth:`weights_at`); None takes those of the end.
+        """
         parts: dict[str, Tensor] = {}
         total = torch.zeros((), dtype=torch.float64, device=batch.positions.device)
-        for name, term in self.properties.items():
-            prediction, label = per_atom(name, outputs[name], batch[name], batch)
-            parts[name], _ = term(prediction, label)
-            total = total + self.weights[name] * parts[name]
+        for name, weight in (self.final if weights is None else weights).items():
+            label = batch[LABEL_OF.get(name, name)]
+            parts[name], _ = self.terms[name](*per_atom(name, outputs[name], label, batch))
+            total = total + weight * parts[name]
         return total, parts
+
+    def _weights(self, epoch: float) -> dict[str, float]:
+        stage = self.stages.at(epoch)
+        base = {name: term.weight.at(epoch) for name, term in self._terms().items()}
+        return base if stage is None else base | dict(stage.weights)
+
+    def _terms(self) -> dict[str, PropertyLoss]:
+        return dict(self.terms.items())  # type: ignore[arg-type]
+
+    def _check_stages(self) -> None:
+        for name, stage in self.stages.stages.items():
+            for wanted in stage.weights:
+                if wanted not in self.terms:
+                    raise ValueError(
+                        f"stages.{name}.weights.{wanted} is no property of the loss"
+                        f"{suggest(wanted, self.terms)}"
+                    )
 
 
 def per_atom(

@@ -1,7 +1,7 @@
 """Validation loss and errors, accumulated over batches and devices, units in their names."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -9,13 +9,14 @@ from torch import Tensor
 from mlip.evaluation.metrics import QUANTITIES
 from mlip.graph import AtomGraph
 from mlip.training import ranks
-from mlip.training.loss import Loss, per_atom
+from mlip.training.loss import LABEL_OF, Loss, per_atom
 
 REPORTED = {
     "energy": "energy_per_atom",
     "forces": "forces",
     "stress": "stress",
     "magmoms": "magmoms",
+    "direct_forces": "direct_forces",
 }
 """Property -> the quantity of ``mlip.evaluation.metrics`` that its errors are reported as."""
 
@@ -35,9 +36,10 @@ class RunningErrors:
     def update(self, outputs: Mapping[str, Tensor], batch: AtomGraph) -> None:
         """Add one batch; labels that are missing (NaN) do not count."""
         for name in REPORTED:
-            if name not in outputs or name not in batch:
+            label = LABEL_OF.get(name, name)
+            if name not in outputs or label not in batch:
                 continue
-            prediction, label = per_atom(name, outputs[name].detach(), batch[name], batch)
+            prediction, label = per_atom(name, outputs[name].detach(), batch[label], batch)
             known = torch.isfinite(label)
             difference = (prediction[known] - label[known]).double()
             self._absolute[name] += float(difference.abs().sum())
@@ -56,7 +58,7 @@ class RunningErrors:
             if count == 0:
                 continue
             label = REPORTED[name]
-            unit, factor = QUANTITIES[label]
+            unit, factor = QUANTITIES[LABEL_OF.get(label, label)]
             result[f"{label}_mae_{unit}"] = factor * absolute / count
             result[f"{label}_rmse_{unit}"] = factor * (squared / count) ** 0.5
         return result
@@ -74,24 +76,24 @@ class RunningLoss:
 
     def update(self, loss: Loss, means: Mapping[str, Tensor], batch: AtomGraph) -> None:
         """Add one batch, of which ``means`` are the unweighted losses of the properties."""
-        counts = label_counts(loss, batch)
-        sums = torch.stack([means[name].detach() for name in loss.names]) * counts
+        counts = label_counts(loss.final, batch)
+        sums = torch.stack([means[name].detach() for name in loss.final]) * counts
         both = torch.stack([sums, counts])
         self._sums = both if self._sums is None else self._sums + both
 
     def compute(self, loss: Loss) -> Tensor:
-        """Return the weighted sum over the properties of their means over all labels."""
+        """Return the sum of the means over all labels, with the weights of the end."""
         if self._sums is None:
             raise RuntimeError("there is no batch to compute a loss of: update first")
         sums, counts = ranks.summed(self._sums)
         means = sums / counts.clamp(min=1)
         return sum(
-            (loss.weights[name] * mean for name, mean in zip(loss.names, means, strict=True)),
+            (weight * mean for weight, mean in zip(loss.final.values(), means, strict=True)),
             means.new_zeros(()),
         )
 
 
-def label_counts(loss: Loss, batch: AtomGraph) -> Tensor:
+def label_counts(names: Iterable[str], batch: AtomGraph) -> Tensor:
     """Return how many components of each property have a label, (properties,), float64."""
-    counts = [torch.isfinite(batch[name]).sum() for name in loss.names]
+    counts = [torch.isfinite(batch[LABEL_OF.get(name, name)]).sum() for name in names]
     return torch.stack(counts).to(torch.float64)

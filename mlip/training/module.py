@@ -52,25 +52,33 @@ class TrainingModule(lightning.LightningModule):
         self._stepper = Stepper()
         self._gradients: list[Tensor | None] = []
         self._sums: dict[str, Tensor] = {}
+        self.trained: set[str] = set()  # names of the training errors of the last epoch
 
     @property
     def best_guess(self) -> Potential:
         """The averaged potential if there is one, else the trained one."""
         return self.potential if self.averaged is None else cast(Potential, self.averaged.module)
 
-    def training_step(self, batch: AtomGraph, _: int) -> Tensor:
-        """Return the loss of one batch."""
-        step, frames = self._stepper(self.potential, self.loss, batch)
+    def training_step(self, batch: AtomGraph, batch_idx: int) -> Tensor:
+        """Return the loss of one batch; what has no weight at this step is not computed."""
+        epoch = self.current_epoch + batch_idx / self.trainer.num_training_batches
+        weights = self.loss.weights_at(epoch)
+        step, frames = self._stepper(self.potential, self.loss, weights, batch)
         self._gradients = step.gradients
         parts = {"loss": step.loss, **{f"{name}_loss": part for name, part in step.parts.items()}}
         self._add(parts, frames, batch.cell.shape[0])
         if self.trainer.is_last_batch:
-            sums = self._summed()
-            total = sums.pop("frames")
-            for name, value in sums.items():
-                self.log(f"train/{name}", value / total, on_step=False, on_epoch=True)
-            self._sums = {}
+            self._log_epoch()
         return step.loss
+
+    def _log_epoch(self) -> None:
+        """Log the means over the frames at which each property had a weight."""
+        sums = self._summed()
+        for name in [name for name in sums if not name.startswith("frames/")]:
+            mean = sums[name] / sums[f"frames/{name}"]
+            self.log(f"train/{name}", mean, on_step=False, on_epoch=True)
+        self.trained = {f"train/{name}" for name in sums}
+        self._sums = {}
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Hand the gradients of the step to the weights."""
@@ -103,7 +111,8 @@ class TrainingModule(lightning.LightningModule):
     def _add(self, values: Mapping[str, Tensor], frames: Tensor, own: int) -> None:
         """Add to the sums over the frames of an epoch, without waiting for the device."""
         weighted = {name: value.double() * frames for name, value in values.items()}
-        for name, value in {**weighted, "frames": frames.new_tensor(float(own))}.items():
+        counts = {f"frames/{name}": frames.new_tensor(float(own)) for name in values}
+        for name, value in {**weighted, **counts}.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def _summed(self) -> dict[str, Tensor]:
@@ -117,8 +126,13 @@ class TrainingModule(lightning.LightningModule):
             self.averaged.update_parameters(self.potential)
 
     def validation_step(self, batch: AtomGraph, _: int) -> None:
-        """Accumulate the errors and the loss of one batch."""
-        outputs = self.best_guess(batch, outputs=("forces", "stress"))
+        """Accumulate the errors and the loss of one batch.
+
+        Forces and stress are computed whatever the loss asks for: that the potential will be used
+        for, and their first derivative costs little. ``val/loss`` has the weights of the end of
+        the training, so that it can choose between epochs of all stages.
+        """
+        outputs = self.best_guess(batch, outputs=("forces", "stress", *self.loss.names))
         _, means = self.loss(outputs, batch)
         self._val.update(self.loss, means, batch)
         self._errors.update(outputs, batch)

@@ -111,7 +111,8 @@ def _step(
     potential: Potential, loss: Loss, optimizer: torch.optim.Optimizer, batch: AtomGraph
 ) -> float:
     optimizer.zero_grad()
-    total, _ = loss(potential(batch, outputs=loss.names, differentiable=True), batch)
+    weights = dict.fromkeys(loss.names, 0.0) | loss.final  # of all stages: the dearest step
+    total, _ = loss(potential(batch, outputs=loss.names, differentiable=True), batch, weights)
     total.backward()
     gradients = [p.grad for p in potential.parameters() if p.grad is not None]
     if not torch.isfinite(total) or not all(bool(torch.isfinite(g).all()) for g in gradients):

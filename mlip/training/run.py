@@ -14,7 +14,7 @@ import lightning
 import torch
 import yaml
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -29,7 +29,7 @@ from mlip.data.store.view import sample
 from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.run_report import write_run_report
 from mlip.evaluation.terminal import print_errors
-from mlip.training import checks, launch
+from mlip.training import devices, launch
 from mlip.training.callbacks import (
     AtomicCheckpointIO,
     History,
@@ -37,11 +37,13 @@ from mlip.training.callbacks import (
     SaveBest,
     read_history,
 )
+from mlip.training.check import check
 from mlip.training.module import TrainingModule
 from mlip.training.randomness import RandomStates
 from mlip.training.rehearsal import rehearse
 from mlip.training.saving import SaveState
 from mlip.training.setup import CHECKED, Setup, prepare
+from mlip.training.stages import Patience, StageChange, Stages
 from mlip.training.step import FrameTooLargeError
 from mlip.training.strategy import SummedGradients, cluster
 from mlip.training.throughput import Throughput
@@ -54,7 +56,8 @@ _TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell gives it
 def run(config: DictConfig) -> Path:
     """Train the potential that ``config`` describes and return its run folder.
 
-    The folder holds ``config.yaml`` (resolved), ``metrics.csv`` (a row an epoch),
+    The folder holds ``config.yaml`` (resolved), ``metrics.csv`` (a row an epoch, with the weights
+    of the loss at its start; ``train/loss`` has those of its steps, ``val/loss`` those of the end),
     ``best.safetensors`` and ``last.safetensors`` (potentials), ``last.ckpt`` (to resume),
     ``summary.json``, parity plots and ``report.html``. With ``dry_run`` one step is taken, what the
     run would cost is printed, and nothing is written.
@@ -63,16 +66,16 @@ def run(config: DictConfig) -> Path:
         ValueError: For bad data, a bad option, or an output folder that holds another run.
         SystemExit: After a SIGTERM, when the state is written.
     """
+    check(config)
     folder = Path(config.output)
     resume = _resume_from(config, folder)
     if resume is not None and (folder / FINISHED).is_file():
         print(f"{folder} holds this run already, finished")  # noqa: T201
         return folder
-    checks.check(config)
-    devices = checks.devices(config)
-    launch.check(config, devices)
-    with launch.processes(config, 1 if config.dry_run else devices):
-        _train(config, folder, resume, devices)
+    count = devices.count(config)
+    launch.check(config, count)
+    with launch.processes(config, 1 if config.dry_run else count):
+        _train(config, folder, resume, count)
     return folder
 
 
@@ -86,7 +89,7 @@ def best_value(folder: Path) -> float:
     return float(json.loads((folder / FINISHED).read_text())["best"])
 
 
-def _train(config: DictConfig, folder: Path, resume: Path | None, devices: int) -> None:
+def _train(config: DictConfig, folder: Path, resume: Path | None, count: int) -> None:
     """What each process of the run does; only the first one writes and speaks."""
     shared = runtime.share_of_cores(launch.local_processes())
     threads = runtime.set_threads(shared if config.threads is None else config.threads)
@@ -96,11 +99,11 @@ def _train(config: DictConfig, folder: Path, resume: Path | None, devices: int) 
     setup = prepare(config)
     train = batches(setup.train, config.data, shuffle=True, seed=config.seed)
     setup.findings += train.batches.findings()
-    checks.check_validation(len(setup.val), devices * config.trainer.num_nodes)
+    devices.check_validation(len(setup.val), count * config.trainer.num_nodes)
     if is_first():
         _announce(setup, threads)
     if config.dry_run:
-        train.batches.pretend(devices * config.trainer.num_nodes)
+        train.batches.pretend(count * config.trainer.num_nodes)
         _rehearse(config, setup, train)
         return
     if config.start is not None:
@@ -110,7 +113,7 @@ def _train(config: DictConfig, folder: Path, resume: Path | None, devices: int) 
         (folder / "config.yaml").write_text(_resolved(config))
     best = SaveBest(folder, setup.config, config.monitor, _card(setup))
     speed = Throughput()
-    trainer = _trainer(config, folder, devices, [best, speed])
+    trainer = _trainer(config, folder, count, setup.loss.stages, [best, speed])
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     done = len(read_history(folder / "metrics.csv")) if resume else 0
@@ -169,7 +172,7 @@ def _fit(
 
 
 def _rehearse(config: DictConfig, setup: Setup, train: BudgetLoader) -> None:
-    device = {"gpu": "cuda"}.get(checks.accelerator(config), checks.accelerator(config))
+    device = {"gpu": "cuda"}.get(devices.accelerator(config), devices.accelerator(config))
     potential = setup.potential.to(device)
     optimizer = instantiate(config.optimizer)(potential.parameters())
     epochs = config.trainer.max_epochs
@@ -214,9 +217,10 @@ def _comparable(text: str) -> dict[str, Any]:
 
 
 def _trainer(
-    config: DictConfig, folder: Path, devices: int, first: list[Callback]
+    config: DictConfig, folder: Path, count: int, stages: Stages, first: list[Callback]
 ) -> lightning.Trainer:
     callbacks: list[Callback] = [
+        StageChange(stages),
         *first,  # Throughput logs what History writes
         RandomStates(),
         History(folder / "metrics.csv"),
@@ -230,13 +234,13 @@ def _trainer(
         ProgressBar(),
     ]
     if config.patience is not None:
-        callbacks.append(EarlyStopping(config.monitor, patience=config.patience))
+        callbacks.append(Patience(config.monitor, config.patience, stages))
     return instantiate(
         config.trainer,
-        accelerator=checks.accelerator(config),
+        accelerator=devices.accelerator(config),
         callbacks=callbacks,
-        devices=devices,
-        strategy=SummedGradients() if devices * config.trainer.num_nodes > 1 else "auto",
+        devices=count,
+        strategy=SummedGradients() if count * config.trainer.num_nodes > 1 else "auto",
         plugins=[AtomicCheckpointIO(), cluster()],
         logger=instantiate(config.logger) if "_target_" in config.logger else False,
         default_root_dir=str(folder),
@@ -256,7 +260,7 @@ def _card(setup: Setup) -> dict[str, Any]:
             "val": len(setup.splits.val),
             "test": len(setup.splits.test),
         },
-        "properties": list(setup.loss.names),
+        "properties": list(setup.loss.labels),
     }
 
 

@@ -23,13 +23,13 @@ from mlip.data.mixture import Mixture
 from mlip.data.readers import read
 from mlip.data.sources import Splits, without_isolated
 from mlip.data.store.view import sample
-from mlip.errors import suggest
 from mlip.graph import AtomGraph
 from mlip.models.build import PRECISIONS, build, resolve
 from mlip.models.loading import load_with_config
 from mlip.models.potential import Potential
-from mlip.training.loss import Loss
+from mlip.training.loss import LABEL_OF, Loss
 from mlip.training.metrics import REPORTED
+from mlip.training.stages import Stages
 
 CHECKED = 2000
 """Frames of each split of a store that are looked at before a training."""
@@ -66,20 +66,25 @@ def prepare(config: DictConfig) -> Setup:
     Raises:
         ValueError: For anything that would spoil the training, before it starts.
     """
-    loss: Loss = instantiate(config.loss)
+    stages = Stages.of(instantiate(config.stages, _convert_="all"), config.trainer.max_epochs)
+    loss: Loss = instantiate(config.loss).in_stages(stages)
     splits: Splits = instantiate(config.data.source)
     isolated: list[Frame] = []
     if config.energy_references == "isolated":
         splits, isolated = without_isolated(splits)
     findings = _check(splits, loss)
     looked = sample(splits.train, CHECKED)
-    if absent := [name for name in loss.names if not any(name in f.labels for f in looked)]:
+    if absent := [
+        name
+        for name in loss.names
+        if not any(LABEL_OF.get(name, name) in frame.labels for frame in looked)
+    ]:
         loss = loss.without(absent)
         findings.append(
             Finding("warning", f"no training frame has {', '.join(absent)}: the loss does without")
         )
     torch.manual_seed(config.seed)
-    labels = tuple(dict.fromkeys([*loss.names, *REPORTED]))
+    labels = tuple(dict.fromkeys([*loss.labels, *(LABEL_OF.get(name, name) for name in REPORTED)]))
     if config.start is None:
         model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
         train = to_graphs(splits.train, float(model["backbone"]["r_max"]), labels)
@@ -107,7 +112,7 @@ def _check(splits: Splits, loss: Loss) -> list[Finding]:
             f"{len(splits.train)} training and {len(splits.val)} validation frames: both are "
             "needed; raise data.source.val_fraction, or give more frames"
         )
-    required = [name for name in ("energy", "forces") if name in loss.names]
+    required = [name for name in ("energy", "forces") if name in loss.labels]
     groups = {"train": splits.train, "val": splits.val, "test": splits.test}
     looked = {name: list(sample(frames, CHECKED)) for name, frames in groups.items() if frames}
     if isinstance(splits.train, Mixture):
@@ -152,10 +157,6 @@ def _require_outputs(loss: Loss, potential: Potential) -> None:
             )
 
 
-REFERENCES = ("auto", "fit", "isolated", "foundation")
-"""Words for ``energy_references``; a mapping of energies or of a file of atoms is the other way."""
-
-
 def _references(
     config: DictConfig, splits: Splits, isolated: Sequence[Frame], start: Potential | None = None
 ) -> EnergyReferences:
@@ -169,13 +170,6 @@ def _references(
                 read(values["isolated"], values.get("units")), splits.elements
             )
         return given_energy_references(values, elements)
-    if given not in REFERENCES:
-        raise ValueError(
-            f"energy_references is {given!r}{suggest(str(given), REFERENCES)}, a mapping such as "
-            "{Li: -0.29} in eV, or {isolated: FILE, units: ase}"
-        )
-    if given == "foundation" and start is None:
-        raise ValueError("energy_references is foundation: name the potential by start=FILE")
     if given == "isolated":
         return isolated_energy_references(isolated, splits.elements)
     if start is None or given == "fit":

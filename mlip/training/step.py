@@ -1,6 +1,7 @@
 """The gradient of one batch: normalised over all devices, in halves where memory is short."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,15 @@ class Step:
         )
 
 
+@dataclass(frozen=True)
+class _Goal:
+    """What a step minimises: the loss, its weights, and labels of each property in all."""
+
+    loss: Loss
+    weights: Mapping[str, float]
+    total: Tensor
+
+
 class Stepper:
     """Computes the gradients of batches.
 
@@ -62,21 +72,27 @@ class Stepper:
         self.splits = 0
         self._least = math.inf
 
-    def __call__(self, potential: Potential, loss: Loss, batch: AtomGraph) -> tuple[Step, Tensor]:
+    def __call__(
+        self, potential: Potential, loss: Loss, weights: Mapping[str, float], batch: AtomGraph
+    ) -> tuple[Step, Tensor]:
         """Return the gradients, and how many structures the batch has on all devices.
+
+        Args:
+            potential: The potential.
+            loss: Its loss.
+            weights: Positive weights of the properties at this step; no other is computed.
+            batch: Structures of this device.
 
         Raises:
             FrameTooLargeError: If memory does not suffice for one structure.
         """
-        counts = label_counts(loss, batch)
+        counts = label_counts(weights, batch)
         frames = counts.new_tensor([batch.cell.shape[0]])
         total = ranks.summed(torch.cat([counts, frames]))
-        return self._step(potential, loss, batch, total[:-1], 0), total[-1]
+        return self._step(potential, _Goal(loss, weights, total[:-1]), batch, 0), total[-1]
 
-    def _step(
-        self, potential: Potential, loss: Loss, batch: AtomGraph, total: Tensor, first: int
-    ) -> Step:
-        found = _attempt(potential, loss, batch, total)
+    def _step(self, potential: Potential, goal: "_Goal", batch: AtomGraph, first: int) -> Step:
+        found = _attempt(potential, goal, batch)
         if found is not None:  # here nothing of a failed attempt is alive any more
             return found
         if torch.cuda.is_available():
@@ -86,8 +102,8 @@ class Stepper:
             raise FrameTooLargeError(f"no memory for a step on {_size(batch)}", first)
         self._tell(batch)
         half = frames // 2
-        return self._step(potential, loss, take(batch, 0, half), total, first) + self._step(
-            potential, loss, take(batch, half, frames), total, first + half
+        return self._step(potential, goal, take(batch, 0, half), first) + self._step(
+            potential, goal, take(batch, half, frames), first + half
         )
 
     def _tell(self, batch: AtomGraph) -> None:
@@ -102,21 +118,22 @@ class Stepper:
             )
 
 
-def _attempt(potential: Potential, loss: Loss, batch: AtomGraph, total: Tensor) -> Step | None:
+def _attempt(potential: Potential, goal: _Goal, batch: AtomGraph) -> Step | None:
     try:
-        return _gradients(potential, loss, batch, total)
+        return _gradients(potential, goal, batch)
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
     return None
 
 
-def _gradients(potential: Potential, loss: Loss, batch: AtomGraph, total: Tensor) -> Step:
-    outputs = potential(batch, outputs=loss.names, differentiable=True)
-    _, means = loss(outputs, batch)
-    shares = label_counts(loss, batch) / total.clamp(min=1)
-    parts = {name: means[name] * share for name, share in zip(loss.names, shares, strict=True)}
-    value = sum((loss.weights[name] * part for name, part in parts.items()), shares.new_zeros(()))
+def _gradients(potential: Potential, goal: _Goal, batch: AtomGraph) -> Step:
+    weights = goal.weights
+    outputs = potential(batch, outputs=tuple(weights), differentiable=True)
+    _, means = goal.loss(outputs, batch, weights)
+    shares = label_counts(weights, batch) / goal.total.clamp(min=1)
+    parts = {name: means[name] * share for name, share in zip(weights, shares, strict=True)}
+    value = sum((weights[name] * part for name, part in parts.items()), shares.new_zeros(()))
     trained = [parameter for parameter in potential.parameters() if parameter.requires_grad]
     # Not backward(): if memory runs out half-way, no gradient has been touched.
     gradients = torch.autograd.grad(value, trained, allow_unused=True)

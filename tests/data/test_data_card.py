@@ -178,7 +178,7 @@ def test_samples_read_back_to_the_last_digit(path):
 def test_samples_are_small_and_come_with_their_licence():
     for card in list_cards():
         for file in card.files.values():
-            assert (card.folder / file.path).stat().st_size < 420e3
+            assert (card.folder / file.path).stat().st_size < 800e3
         assert not card.files or (card.folder / "LICENSE").is_file()
         assert not (card.files and "NC" in card.licence)
 

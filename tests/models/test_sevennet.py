@@ -34,7 +34,7 @@ EDGE = 3e-6
 
 @pytest.fixture(scope="module")
 def structures():
-    frames = [*load_frames("mptrj", "sample")[:3], *load_frames("mlearn_li", "test")[:1]]
+    frames = [*load_frames("mptrj", "test")[:3], *load_frames("mlearn_li", "test")[:1]]
     return [frame.atoms for frame in frames]
 
 

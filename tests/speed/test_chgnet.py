@@ -18,7 +18,7 @@ LABELS = ("energy", "forces", "stress")
 
 @pytest.fixture(scope="module")
 def frames():
-    return load_frames("mptrj", "sample")[:FRAMES]
+    return load_frames("mptrj", "test")[:FRAMES]
 
 
 @pytest.fixture(scope="module")

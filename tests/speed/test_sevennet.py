@@ -17,7 +17,7 @@ WANTED = ("energy", "forces", "stress")
 
 @pytest.fixture(scope="module")
 def frames():
-    return [frame for frame in load_frames("mptrj", "sample") if len(frame) < ATOMS][:FRAMES]
+    return [frame for frame in load_frames("mptrj", "test") if len(frame) < ATOMS][:FRAMES]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
 from mlip.config import compose
-from mlip.training import checks
+from mlip.training.check import check
 
 WORKER = """
 import sys, torch
@@ -44,7 +44,7 @@ print("gradient", float(potential.layers[2].weight.grad.full_tensor().abs().sum(
 
 def test_fsdp_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"trainer\.strategy=ddp"):
-        checks.check(compose("train", ["trainer.strategy=fsdp"]))
+        check(compose("train", ["trainer.strategy=fsdp"]))
 
 
 @pytest.mark.slow

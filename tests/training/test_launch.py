@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mlip.config import compose
-from mlip.training import checks, launch
+from mlip.training import devices, launch
 
 
 @pytest.fixture
@@ -104,9 +104,9 @@ def test_threads_are_shared_out(monkeypatch):
 
 
 def test_fewer_validation_frames_than_devices_are_refused():
-    checks.check_validation(2, 2)
+    devices.check_validation(2, 2)
     with pytest.raises(ValueError, match="1 validation frames for 2 devices"):
-        checks.check_validation(1, 2)
+        devices.check_validation(1, 2)
 
 
 def test_the_precision_of_products_is_that_of_the_config(monkeypatch, tmp_path):

@@ -102,6 +102,7 @@ class Mace(Backbone):
             for block in self.interactions:
                 _speed_up(block)
         self.products: nn.ModuleList = network.products
+        self.irreps = tuple(str(product.linear.irreps_out) for product in network.products)
         self.register_buffer("atomic_numbers", torch.tensor(numbers), persistent=False)
 
     def forward(self, geometry: Geometry) -> Features:

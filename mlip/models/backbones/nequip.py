@@ -83,9 +83,10 @@ class Nequip(Backbone):
         self.network = nn.ModuleDict(
             {name: part for name, part in model.named_children() if not name.startswith(_OURS)}
         )
-        for name, part in self.network.items():
-            if name.endswith("convnet"):
-                _speed_up(part.conv)
+        layers_of = [part for name, part in self.network.items() if name.endswith("convnet")]
+        self.irreps = tuple(str(part.irreps_out["node_features"]) for part in layers_of)  # type: ignore[index]
+        for part in layers_of:
+            _speed_up(part.conv)
 
     def forward(self, geometry: Geometry) -> Features:
         """Return invariant and equivariant features of every layer; those of atoms alone are 0."""

@@ -82,6 +82,8 @@ class Sevennet(Backbone):
             )
             # The names of the parts are those of the package, by which published weights are found.
             self.layers = nn.ModuleDict({"edge_embedding": edges, **blocks})
+        gates: list[Any] = [part for name, part in blocks.items() if name.endswith(_GATE)]
+        self.irreps = tuple(str(gate.gate.irreps_out) for gate in gates)
 
     def forward(self, geometry: Geometry) -> Features:
         """Return invariant and equivariant features of every layer, and those of atoms alone."""
@@ -98,12 +100,15 @@ class Sevennet(Backbone):
         features = Features([], [], alone=[])
         for name, layer in self.layers.items():
             data = layer(data)
-            if name.endswith("equivariant_gate"):
+            if name.endswith(_GATE):
                 width, found = self.channels[0], data["x"]
                 features.invariant.append(found[: geometry.atoms, :width])
                 features.equivariant.append(found[: geometry.atoms])
                 features.alone.append(found[geometry.atoms :, :width])  # type: ignore[union-attr]
         return features
+
+
+_GATE = "equivariant_gate"
 
 
 def _blocks(

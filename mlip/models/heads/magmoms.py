@@ -18,6 +18,7 @@ class Magmoms(Head):
     """
 
     gives = ("magmoms",)
+    own_label = True
 
     def __init__(self, channels: Sequence[int], layer: int = -1) -> None:
         super().__init__()

@@ -15,11 +15,11 @@ KBAR = -1602.1766208
 
 
 def frames():
-    """Eight frames of MPtrj with every field, and ninety others without magnetic moments."""
+    """Eight frames of MPtrj with every field, and a hundred others without magnetic moments."""
     folder = paths.content("datasets") / "mptrj"
     return [
         frame
-        for name in ("full_fields", "sample")
+        for name in ("full_fields", "test")
         for frame in read_structures(folder / f"{name}.extxyz.gz")
     ]
 
