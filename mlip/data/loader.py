@@ -1,5 +1,6 @@
 """From frames to batches of graphs."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,14 @@ def batches(
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals if workers else None,
     )
+
+
+def _leave_signals(_: int) -> None:
+    """A worker must not answer the signals by which a queue tells a training to save."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def to_graphs(frames: Sequence[Frame], r_max: float, expect: Sequence[str]) -> Sequence[AtomGraph]:

@@ -17,6 +17,7 @@ import mlip
 from mlip.errors import DivergedError
 
 _USER_ERRORS = (ValueError, FileNotFoundError, ModuleNotFoundError, DivergedError)
+_PROGRAM = ("-m", "mlip.training.launch")
 _GRACE = 10.0  # s in which the first process may fail by itself, after another did
 _LOCAL = "MLIP_LOCAL_PROCESSES"
 
@@ -115,7 +116,7 @@ class _Process:
         }
         with self._told.open("w") as told:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlip.training.launch", str(config)],
+                [sys.executable, *_PROGRAM, str(config)],
                 env=environment, stdin=subprocess.PIPE, stdout=told, stderr=told,
             )  # fmt: skip
 

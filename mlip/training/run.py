@@ -122,6 +122,7 @@ def _train(config: DictConfig, folder: Path, resume: Path | None, count: int) ->
     seconds = time.perf_counter() - started
     if not trainer.is_global_zero:
         return
+    torch.set_float32_matmul_precision("highest")  # the errors are those a user will find
     if trainer.current_epoch < (trainer.max_epochs or 0):
         Console().print(f"stopped after {config.patience} epochs without a better {config.monitor}")
     frames = len(setup.train) * (trainer.current_epoch - done)

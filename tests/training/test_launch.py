@@ -1,6 +1,10 @@
 """Numbers of devices that do not fit the processes that were started are refused."""
 
 import os
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 
@@ -92,6 +96,57 @@ def test_the_environment_is_put_back(environment, monkeypatch):
     assert started[2:] == ["ended", "ended"]
 
 
+BROKEN = ("-c", "import sys; sys.exit('error: the disk is full')")
+WAITING = ("-c", "import time; time.sleep(600)")
+
+
+@pytest.fixture
+def config(tmp_path):
+    return compose("train", [f"output={tmp_path}/run"])
+
+
+def test_a_run_that_fails_of_another_process_gives_its_words(environment, monkeypatch, config):
+    environment()
+    monkeypatch.setattr(launch, "_PROGRAM", BROKEN)
+    lost = RuntimeError("connection closed by peer")
+    told = pytest.raises(ValueError, match="process 1: error: the disk is full")
+    with told, launch.processes(config, 2):
+        raise lost
+
+
+def test_a_run_that_waits_for_a_dead_process_is_ended(environment, monkeypatch, config, capsys):
+    environment()
+    ended = threading.Event()
+    monkeypatch.setattr(launch, "_PROGRAM", BROKEN)
+    monkeypatch.setattr(launch, "_GRACE", 0.1)
+    monkeypatch.setattr(launch.os, "_exit", lambda code: ended.set())
+    with launch.processes(config, 2):
+        assert ended.wait(30)
+    assert "process 1 failed: error: the disk is full" in capsys.readouterr().err
+
+
+def test_other_processes_end_with_the_first(environment, monkeypatch, config):
+    environment()
+    monkeypatch.setattr(launch, "_PROGRAM", WAITING)
+    started = []
+    start = launch._Process
+    monkeypatch.setattr(
+        launch, "_Process", lambda *args: started.append(start(*args)) or started[-1]
+    )
+    with pytest.raises(ValueError, match="bad data"), launch.processes(config, 2):
+        raise ValueError("bad data")
+    assert started[0].failed
+
+
+def test_a_process_ends_when_the_first_is_killed():
+    command = "from mlip.training.launch import _end_with_parent; _end_with_parent()"
+    child = subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE)
+    time.sleep(0.2)
+    assert child.poll() is None
+    child.stdin.close()
+    assert child.wait(timeout=60) == 1
+
+
 def test_threads_are_shared_out(monkeypatch):
     from mlip import runtime
 
@@ -107,3 +162,23 @@ def test_fewer_validation_frames_than_devices_are_refused():
     devices.check_validation(2, 2)
     with pytest.raises(ValueError, match="1 validation frames for 2 devices"):
         devices.check_validation(1, 2)
+
+
+def test_the_precision_of_products_is_that_of_the_config(monkeypatch, tmp_path):
+    import torch
+
+    from mlip.training import run
+
+    found = []
+
+    def stop(config):
+        found.append(torch.get_float32_matmul_precision())
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(run, "prepare", stop)
+    for wanted in ("high", "highest"):
+        with pytest.raises(ValueError, match="far enough"):
+            run.run(compose("train", [f"matmul={wanted}", f"output={tmp_path}/{wanted}"]))
+    assert found == ["high", "highest"]
+    with pytest.raises(ValueError, match="did you mean 'high'"):
+        run.run(compose("train", ["matmul=hihg", f"output={tmp_path}/other"]))

@@ -1,6 +1,5 @@
 """Parts of batches, random numbers across a resume, and the clock of a training."""
 
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +10,8 @@ from mlip.data.batching import Budget, BudgetLoader, BudgetSampler
 from mlip.data.card import load_frames
 from mlip.data.loader import counts, to_graphs
 from mlip.graph import collate, take
-from mlip.training import randomness
-from mlip.training.throughput import Throughput
+from mlip.training import randomness, throughput
+from mlip.training.step import _is_out_of_memory
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +95,10 @@ def test_random_states_are_read_without_pickle(tmp_path):
     torch.load(tmp_path / "state", weights_only=True)
 
 
-def test_the_clock_tells_waiting_from_working(graphs):
-    speed, logged = Throughput(), {}
+def test_the_clock_tells_waiting_from_working(graphs, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+    speed, logged = throughput.Throughput(), {}
     module = SimpleNamespace(device=torch.device("cpu"), splits=3, log=logged.__setitem__)
     trainer = SimpleNamespace(world_size=1, current_epoch=1, max_epochs=4)
     batch = collate(graphs[:3])
@@ -105,17 +106,46 @@ def test_the_clock_tells_waiting_from_working(graphs):
     speed.on_train_start(trainer, module)
     speed.on_train_epoch_start(trainer, module)
     for _ in range(2):
-        time.sleep(0.03)  # the loader
+        now[0] += 0.25  # the loader
         speed.on_train_batch_start(trainer, module, batch, 0)
-        time.sleep(0.09)  # the step
+        now[0] += 0.75  # the step
         speed.on_train_batch_end(trainer, module, None, batch, 0)
+    now[0] += 1.0  # the validation
     speed.on_train_epoch_end(trainer, module)
-    assert 0.15 < logged["speed/loader_wait"] < 0.35
-    seconds = 6 / logged["speed/structures_per_s"]
-    assert 0.24 <= seconds < 0.4
+    assert logged["speed/loader_wait"] == pytest.approx(0.25)
+    assert logged["speed/structures_per_s"] == pytest.approx(6 / 2)
     edges, atoms = batch.edge_index.shape[1], len(batch.positions)
-    assert logged["speed/edges_per_s"] == pytest.approx(2 * edges / seconds)
-    assert logged["speed/atoms_per_s"] == pytest.approx(2 * atoms / seconds)
-    assert 1.0 < logged["speed/device_hours"] < 1.001
+    assert logged["speed/edges_per_s"] == pytest.approx(2 * edges / 2)
+    assert logged["speed/atoms_per_s"] == pytest.approx(2 * atoms / 2)
+    assert logged["speed/device_hours"] == pytest.approx((3600 + 3) / 3600)
     assert logged["speed/device_hours_left"] == pytest.approx(logged["speed/device_hours"])
     assert logged["speed/splits"] == 3
+
+
+def test_workers_do_not_answer_the_signals_of_a_queue():
+    import signal
+
+    from mlip.data.loader import _leave_signals
+
+    numbers = (signal.SIGUSR1, signal.SIGUSR2)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        _leave_signals(0)
+        for number in numbers:
+            signal.raise_signal(number)  # would end this process
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("sizes of tensors must match"), False),
+    ],
+)
+def test_want_of_memory_is_told_from_other_errors(error, is_memory):
+    assert _is_out_of_memory(error) == is_memory
