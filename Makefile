@@ -10,7 +10,7 @@ NEWER_STAMP := $(NEWER)/.installed
 export PYTHONUNBUFFERED = 1
 export MPLBACKEND = Agg
 
-.PHONY: demo test test-e3nn06 setup-e3nn06 test-slow speed leaderboard lint types imports cards setup clean help
+.PHONY: demo test test-e3nn06 setup-e3nn06 test-slow speed accuracy leaderboard lint types imports cards setup clean help
 
 help:
 	@echo "make demo         train a lithium potential, score it beside CHGNet, open the pages"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-e3nn06  only those of nequip, allegro, sevennet and native, in .venv-e3nn06"
 	@echo "make test-slow    run the tests that take minutes"
 	@echo "make speed        measure throughput against peers (K=pattern for some)"
+	@echo "make accuracy     errors of every backbone after equal CPU time (an hour)"
 	@echo "make leaderboard  rebuild the leaderboard from the recorded results"
 	@echo "make lint types imports cards    what CI also checks"
 
@@ -60,7 +61,11 @@ test-slow: setup
 
 speed: setup setup-e3nn06
 	$(BIN)/python -m pytest tests/speed -m speed -s -q $(if $(K),-k '$(K)')
-	$(NEWER)/bin/python -m pytest tests/speed/test_sevennet.py -m speed -s -q $(if $(K),-k '$(K)')
+	$(NEWER)/bin/python -m pytest tests/speed/test_sevennet.py tests/speed/test_native.py -m speed -s -q $(if $(K),-k '$(K)')
+
+accuracy: setup setup-e3nn06
+	OMP_NUM_THREADS=1 $(BIN)/python tests/speed/accuracy.py $(ARGS)
+	OMP_NUM_THREADS=1 $(NEWER)/bin/python tests/speed/accuracy.py only=sevennet,nequip,allegro,nequip-train $(ARGS)
 
 leaderboard: setup
 	$(BIN)/mlip benchmark report

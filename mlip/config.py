@@ -67,16 +67,25 @@ def _explain(name: str, error: Exception, overrides: Sequence[str]) -> str:
                 f"{key} has no {inner[1]!r}, and a mapping given is added to what is there: to put "
                 f"another in its place, give '~{key}' '+{key}={{…}}'"
             )
-        return f"unknown config key {key!r}{suggest(key, _keys(name))}"
+        return f"unknown config key {key!r}{suggest(key, _keys(name, overrides))}"
     if (match := re.search(r"Key '([^']+)' is not in struct", text)) is not None:
-        return f"unknown config key {match.group(1)!r}{suggest(match.group(1), _keys(name))}"
+        return f"unknown config key {match[1]!r}{suggest(match[1], _keys(name, overrides))}"
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return f"the overrides {list(overrides)} are not valid: {first}"
 
 
-def _keys(name: str) -> list[str]:
-    """Every dotted key of the default config, and the names of its groups."""
-    return list(_flat(OmegaConf.to_container(compose(name), resolve=False)))
+def _keys(name: str, overrides: Sequence[str]) -> list[str]:
+    """Every dotted key of the config with the options that were chosen for its groups."""
+    groups = [word for word in overrides if (paths.content("configs") / _group(word)).is_dir()]
+    try:
+        config = compose(name, groups)
+    except ValueError:  # something else is wrong with one of them
+        config = compose(name)
+    return list(_flat(OmegaConf.to_container(config, resolve=False)))
+
+
+def _group(override: str) -> str:
+    return override.partition("=")[0].partition("@")[0] if "=" in override else "none"
 
 
 def _flat(node: object, prefix: str = "") -> dict[str, object]:

@@ -7,7 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+)
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
@@ -74,6 +78,10 @@ class QEq(Calculator):
         super().__init__(**kwargs)
         self.elements = _elements(elements, gaussian_share)
         self.supported_elements = set(self.elements)
+        if charge is not None and not np.isfinite(charge):
+            raise ValueError(f"charge is {charge}: give a finite number of e, or None")
+        if not 0 <= skin < np.inf:
+            raise ValueError(f"skin is {skin}: give a length in Å, 0 or more")
         self.charge = charge
         self.tolerance = tolerance
         self.skin = skin
@@ -112,6 +120,11 @@ class QEq(Calculator):
             kept.start(system, plan)
         self.results = self._evaluate([self.atoms], system, plan, kept.charges.guess())[0]
         kept.charges.add(torch.as_tensor(self.results["charges"]))
+        if "stress" in properties and "stress" not in self.results:
+            raise PropertyNotImplementedError(
+                "stress is energy by volume, and this cell has none: give the structure three "
+                "cell vectors, that of an open direction too"
+            )
         if "stress" in self.results:
             self.results["stress"] = full_3x3_to_voigt_6_stress(self.results["stress"])
 
@@ -216,6 +229,7 @@ def _elements(table: Mapping[str, Sequence[float]], gaussian_share: float) -> di
         if symbol not in chemical_symbols[1:]:
             known = chemical_symbols[1:]
             raise ValueError(f"elements name {symbol!r}, which is none{suggest(symbol, known)}")
+        values = np.atleast_1d(values)
         if len(values) != 2 or not np.isfinite(values).all() or values[1] <= 0:
             raise ValueError(
                 f"{symbol} has the parameters {list(values)}: give its electronegativity (V) and "

@@ -235,15 +235,22 @@ def _unit(quantity: str, slope: float, table: np.ndarray) -> Finding:
     causes = [*_of_labels(quantity, table), *_of_energies(table)]
     near = sorted(causes, key=lambda cause: abs(np.log(slope / cause.factor)))
     fitting = [cause for cause in near if _agrees(slope, cause.factor)][:2]
-    guess = "compare one with its source"
-    if fitting:
-        guess = f"it looks like {', or '.join(cause.told for cause in fitting)}"
-    return Finding(
-        "error" if fitting else "warning",
-        f"energies and {quantity} are in different units: energies of neighbouring frames change "
-        f"by {slope:.3g} times the work of the {quantity}, which should be 1; {guess}",
-        fitting[0].change if fitting else {},
+    seen = (
+        f"energies of neighbouring frames change by {slope:.3g} times the work of the {quantity}, "
+        "which should be 1"
     )
+    if not fitting:
+        return Finding(
+            "warning",
+            f"energies and {quantity} may not belong together: {seen}; no unit has that factor, "
+            "and long steps or several calculations beside each other give such numbers too: "
+            "compare one frame with its source",
+        )
+    guess = f"it looks like {', or '.join(cause.told for cause in fitting)}"
+    return Finding(
+        "error", f"energies and {quantity} are in different units: {seen}; {guess}",
+        fitting[0].change,
+    )  # fmt: skip
 
 
 def _per_atom(table: np.ndarray) -> float:

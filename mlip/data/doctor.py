@@ -27,6 +27,7 @@ class Diagnosis:
         labels: In how many frames of each split each label is.
         declaration: The units in force, with what the findings ask to be corrected; empty if
             nothing.
+        compared: Whether a reference potential was asked.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Diagnosis:
     findings: Sequence[Finding]
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     declaration: str = ""
+    compared: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -54,6 +56,9 @@ class Diagnosis:
         }
         verdict = "not fit for training" if self.exit_code else "fit for training"
         told = ", ".join(f"{n} {word}{'s' if n != 1 else ''}" for word, n in counts.items() if n)
+        if not self.compared:
+            lines.append("not compared with a potential, which finds signs and units: add "
+                         "reference=chgnet_0_3_0")  # fmt: skip
         if self.declaration:
             lines.append(f"declare, if that is what the labels are in: {self.declaration}")
         return "\n".join([*lines, f"{verdict} ({told or 'nothing found'})"]) + "\n"

@@ -203,6 +203,9 @@ class _Transfer:
 
     def _failure(self, reason: str) -> DownloadError:
         kept = f" {self.size:,} bytes are kept in {self.part}." if self.size else ""
+        target = self.part.with_suffix("")
+        if target.exists():  # pooch asks for it again only if it is not what the card describes
+            kept += f" What is at {target} is not the file of the card: compare its checksum."
         return DownloadError(
             f"{self.file.filename} cannot be fetched: {reason}.{kept} Pull again to go on. "
             f"{_by_hand(self.file, self.folder)}"

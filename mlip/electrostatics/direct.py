@@ -8,7 +8,7 @@ from torch import Tensor
 from mlip.electrostatics.kernels import coulomb, self_interaction
 from mlip.electrostatics.padding import Padding
 from mlip.electrostatics.pairs import Pairs, all_pairs
-from mlip.electrostatics.system import ChargedSystem
+from mlip.electrostatics.system import ChargedSystem, MadeFor
 from mlip.errors import StructureError
 
 
@@ -17,9 +17,11 @@ class DirectPlan:
     """The pairs of a batch of open structures; they never change, however far atoms move."""
 
     pairs: Pairs
+    made_for: MadeFor
 
     def operator(self, system: ChargedSystem) -> "DirectOperator":
         """Return the matrix of a batch of open structures."""
+        self.made_for.require(system)
         return DirectOperator(self.pairs, system)
 
 
@@ -66,4 +68,4 @@ def plan_direct(system: ChargedSystem) -> DirectPlan:
             f"pbc is {system.pbc[graph].tolist()} and the direct sum is for open structures; use "
             "method='ewald' or 'pme', or set pbc to False",
         )
-    return DirectPlan(all_pairs(system))
+    return DirectPlan(all_pairs(system), MadeFor.of(system))

@@ -69,6 +69,7 @@ def electrostatics(
     plan = plan or plan_coulomb(system)
     keep = create_graph or (not derivatives and torch.is_grad_enabled())
     if isinstance(plan, MixedPlan) and not keep:
+        plan.made_for.require(system)
         return _by_parts(system, charges, plan, derivatives)
     leaves = _Leaves(system.double(), "stress" in derivatives)
     q = charges.double()

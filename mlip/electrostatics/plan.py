@@ -12,7 +12,7 @@ from mlip.electrostatics.direct import plan_direct
 from mlip.electrostatics.ewald import plan_ewald
 from mlip.electrostatics.operator import CoulombOperator, CoulombPlan
 from mlip.electrostatics.pme import plan_pme
-from mlip.electrostatics.system import ChargedSystem
+from mlip.electrostatics.system import ChargedSystem, MadeFor
 from mlip.electrostatics.tuning import require_tolerance
 from mlip.errors import StructureError, suggest
 
@@ -66,7 +66,7 @@ def plan_coulomb(
             except StructureError as error:
                 raise StructureError(int(graphs[error.index]), error.problem) from None
             parts.append((part, own))
-    return parts[0][1] if len(parts) == 1 else MixedPlan(tuple(parts))
+    return parts[0][1] if len(parts) == 1 else MixedPlan(tuple(parts), MadeFor.of(system))
 
 
 def _kinds(system: ChargedSystem, method: str) -> Int[Tensor, " graphs"]:
@@ -135,9 +135,11 @@ class MixedPlan:
     """Plans of the parts of a batch with different boundary conditions."""
 
     parts: tuple[tuple[Part, CoulombPlan], ...]
+    made_for: MadeFor
 
     def operator(self, system: ChargedSystem) -> "MixedOperator":
         """Return the matrix of the whole batch."""
+        self.made_for.require(system)
         return MixedOperator(
             [(part, plan.operator(part.take(system))) for part, plan in self.parts], system
         )

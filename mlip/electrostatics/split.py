@@ -25,7 +25,7 @@ from mlip.electrostatics.kernels import self_interaction, short_range
 from mlip.electrostatics.padding import Padding
 from mlip.electrostatics.pairs import Pairs, pairs_within
 from mlip.electrostatics.slab import Boxes
-from mlip.electrostatics.system import ChargedSystem
+from mlip.electrostatics.system import ChargedSystem, MadeFor
 from mlip.units import COULOMB
 
 
@@ -38,15 +38,18 @@ class SplitPlan:
         cutoff: (graphs,) of real space, for pairs narrower than the split, Å.
         boxes: The periodic boxes.
         pairs: Pairs of real space.
+        made_for: The batch.
     """
 
     split: Float[Tensor, " graphs"]
     cutoff: Float[np.ndarray, " graphs"]
     boxes: Boxes
     pairs: Pairs
+    made_for: MadeFor
 
     def operator(self, system: ChargedSystem) -> "SplitOperator":
         """Return the matrix without reciprocal space."""
+        self.made_for.require(system)
         return SplitOperator(self, system)
 
 
@@ -178,4 +181,4 @@ def plan_split(
                 replace(system, cell=cells),
             )
         pairs = pairs.keep(near)
-    return SplitPlan(eta, cutoff, boxes, pairs)
+    return SplitPlan(eta, cutoff, boxes, pairs, MadeFor.of(system))

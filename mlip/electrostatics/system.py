@@ -60,6 +60,51 @@ class ChargedSystem:
         )
 
 
+@dataclass(frozen=True)
+class MadeFor:
+    """The batch that a plan was made for, by what must not change while the plan is used.
+
+    Args:
+        batch: (atoms,) structure of each atom.
+        pbc: (graphs, 3) periodic directions.
+        cell: (graphs, 3, 3) Å.
+    """
+
+    batch: Int[Tensor, " atoms"]
+    pbc: Bool[Tensor, "graphs 3"]
+    cell: Float[Tensor, "graphs 3 3"]
+
+    @classmethod
+    def of(cls, system: ChargedSystem) -> "MadeFor":
+        """Return what to remember of a batch."""
+        return cls(system.batch, system.pbc, system.cell.detach())
+
+    def require(self, system: ChargedSystem) -> None:
+        """Refuse another batch; a cell may be strained by a tenth.
+
+        Raises:
+            ValueError: Naming what differs.
+        """
+        differs = None
+        if not torch.equal(self.batch, system.batch):
+            differs = "other atoms"
+        elif not torch.equal(self.pbc, system.pbc):
+            differs = "other periodic directions"
+        else:
+            size = torch.linalg.vector_norm(self.cell, dim=2).amax(1)
+            moved = (self.cell - system.cell.detach()).abs().amax((1, 2))
+            if (moved > _STRAIN * size).any():
+                differs = "another cell"
+        if differs is not None:
+            raise ValueError(
+                f"the plan was made for a batch with {differs}: make one for this batch, "
+                "plan_coulomb(system)"
+            )
+
+
+_STRAIN = 0.1  # of the longest vector of a cell, beyond which pairs and cutoffs no longer serve
+
+
 def system_of(
     structures: Sequence[Atoms],
     widths: Sequence[Sequence[float] | np.ndarray],

@@ -56,7 +56,7 @@ def full_doctor(
     if content is not None and surveys:
         asked = _ask(content, surveys, frames, output, Path(source).name)
         findings = by_severity([*diagnosis.findings, *check_reference(asked)])
-        diagnosis = replace(diagnosis, findings=findings)
+        diagnosis = replace(diagnosis, findings=findings, compared=True)
     diagnosis = with_declaration(diagnosis, fields)
     if output is not None:
         write_doctor_page(diagnosis, surveys, asked, Path(output))

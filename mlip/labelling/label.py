@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -61,6 +62,8 @@ def cli_run(overrides: Sequence[str]) -> Labelled:
         known = ", ".join(configs.options("calculator"))
         raise ValueError(f"say calculator=NAME, one of: {known}")
     configs.require_complete(config)
+    if config.calculator.get("name") == "checkpoint" and config.checkpoint is None:
+        raise ValueError("calculator=checkpoint has no file: say checkpoint=FILE")
     content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return label(
         content["input"],
@@ -108,7 +111,7 @@ def label(  # noqa: PLR0913  the choices of configs/label.yaml
             (in some frames only, or for a calculator that needs it), or every frame failed.
     """
     source, output = Path(source), Path(output)
-    _check_options(output, workers, threads, timeout_s)
+    _check_options(output, workers, threads, timeout_s, total_charge)
     structures = partial(read_structures, source, **(options or {}))
     count = _check_charges(structures, total_charge, calculator.get("card", {}).get("needs", ()))
     job = {
@@ -139,10 +142,15 @@ def label(  # noqa: PLR0913  the choices of configs/label.yaml
     return result
 
 
-def _check_options(output: Path, workers: int, threads: int, timeout_s: float) -> None:
+def _check_options(
+    output: Path, workers: int, threads: int, timeout_s: float, total_charge: Any
+) -> None:
     for name, value in (("workers", workers), ("threads", threads), ("timeout_s", timeout_s)):
         if value <= 0:
             raise ValueError(f"{name} is {value}: give a number above zero")
+    number = isinstance(total_charge, int | float) and math.isfinite(total_charge)
+    if total_charge is not None and not number:
+        raise ValueError(f"total_charge is {total_charge!r}: give a finite number of e")
     if output.exists():
         raise ValueError(f"{output} exists: remove it, or name another output")
 

@@ -16,7 +16,7 @@ from ase.calculators.emt import EMT
 from mlip.cli import main
 from mlip.data.journal import Journal
 from mlip.data.readers import read
-from mlip.labelling.label import label
+from mlip.labelling.label import cli_run, label
 
 EMT_CONFIG = {"build": {"_target_": "ase.calculators.emt.EMT"}, "card": {"functional": "EMT"}}
 
@@ -146,3 +146,18 @@ def test_bad_commands(arguments, message, capsys, tmp_path, monkeypatch):
         main(["data", "label", *arguments])
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["calculator=checkpoint"], "say checkpoint=FILE"),
+        (["calculator=gfn2_xtb", "total_charge=abc"], "total_charge is 'abc'"),
+    ],
+)
+def test_wrong_options_leave_nothing_behind(words, message, tmp_path):
+    source = tmp_path / "a.extxyz"
+    ase.io.write(source, molecule("H2O"))
+    with pytest.raises(ValueError, match=message):
+        cli_run([f"input={source}", f"output={tmp_path / 'b.extxyz'}", *words])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.extxyz"]
