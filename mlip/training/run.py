@@ -221,7 +221,8 @@ def _trainer(
 ) -> lightning.Trainer:
     callbacks: list[Callback] = [
         StageChange(stages),
-        *first,  # Throughput logs what History writes
+        SaveState(folder / STATE, config.save_minutes),
+        *first,  # Throughput: after SaveState, which is no wait for data, and before History
         RandomStates(),
         History(folder / "metrics.csv"),
         ModelCheckpoint(
@@ -230,7 +231,6 @@ def _trainer(
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         ),
-        SaveState(folder / STATE, config.save_minutes),
         ProgressBar(),
     ]
     if config.patience is not None:

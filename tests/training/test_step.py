@@ -149,3 +149,14 @@ def test_workers_do_not_answer_the_signals_of_a_queue():
 )
 def test_want_of_memory_is_told_from_other_errors(error, is_memory):
     assert _is_out_of_memory(error) == is_memory
+
+
+def test_saving_is_no_wait_for_data_and_the_speed_is_in_the_history(tmp_path):
+    from mlip.config import compose
+    from mlip.training import run
+    from mlip.training.stages import Stages
+
+    config = compose("train", ["trainer=cpu"])
+    trainer = run._trainer(config, tmp_path, 1, Stages(), [throughput.Throughput()])
+    names = [type(callback).__name__ for callback in trainer.callbacks]
+    assert names.index("SaveState") < names.index("Throughput") < names.index("History")
