@@ -47,6 +47,7 @@ from mlip.training.stages import Patience, StageChange, Stages
 from mlip.training.step import FrameTooLargeError
 from mlip.training.strategy import SummedGradients, cluster
 from mlip.training.throughput import Throughput
+from mlip.training.wandb_run import logger_of
 
 STATE = "last.ckpt"
 FINISHED = "summary.json"
@@ -242,7 +243,7 @@ def _trainer(
         devices=count,
         strategy=SummedGradients() if count * config.trainer.num_nodes > 1 else "auto",
         plugins=[AtomicCheckpointIO(), cluster()],
-        logger=instantiate(config.logger) if "_target_" in config.logger else False,
+        logger=logger_of(config.logger, folder) if is_first() else False,
         default_root_dir=str(folder),
         use_distributed_sampler=False,  # BudgetSampler knows the ranks
         inference_mode=False,
