@@ -83,7 +83,7 @@ class Peer:
              f"frames={self.folder}/test.extxyz", f"output={out}"],
             folder / "evaluate.log",
         )  # fmt: skip
-        return json.loads((out / "metrics.json").read_text())
+        return json.loads((out / "metrics.json").read_text())["errors"]
 
 
 class MaceRunTrain(Peer):
