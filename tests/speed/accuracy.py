@@ -143,7 +143,7 @@ class NequipTrain(Peer):
         train = self.splits.train
         elements = self.splits.elements
         graphs = to_graphs(train, R_MAX, ("energy",))
-        references = fit_energy_references(train, elements).values
+        references = fit_energy_references(train).values
         loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": self.batch}
         transforms = [
             {"_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",
