@@ -44,6 +44,28 @@ class AtomGraph(Data):
         return 1 if key == "edge_index" else 0
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What acts on structures from outside, and what is known of their charges beforehand.
+
+    Args:
+        total_charge: (graphs,) e, NaN where it is not stated; None states none.
+        spin: (graphs,) unpaired electrons, NaN where not stated.
+        field: (graphs, 3) external electric field, V/Å.
+        electrode: (atoms,) electric potential at which the charge of an atom flows in and out, V,
+            NaN for atoms that are no electrode.
+        plan: Plan of the Coulomb sums that still holds for these positions.
+        guess: (atoms,) charges to start from, e.
+    """
+
+    total_charge: Float[Tensor, " graphs"] | None = None
+    spin: Float[Tensor, " graphs"] | None = None
+    field: Float[Tensor, "graphs 3"] | None = None
+    electrode: Float[Tensor, " atoms"] | None = None
+    plan: Any = None
+    guess: Float[Tensor, " atoms"] | None = None
+
+
 @dataclass
 class Geometry:
     """What backbones, heads and terms see: the (strained) structure, differentiable.
@@ -60,6 +82,7 @@ class Geometry:
         edge_pair: (edges,) an edge and its reverse share one number.
         batch: (atoms,) structure of each atom.
         graphs: Number of structures.
+        surroundings: What acts from outside.
     """
 
     atomic_numbers: Int[Tensor, " atoms"]
@@ -73,6 +96,7 @@ class Geometry:
     edge_pair: Int[Tensor, " edges"]
     batch: Int[Tensor, " atoms"]
     graphs: int
+    surroundings: Surroundings = Surroundings()
 
     @property
     def atoms(self) -> int:

@@ -60,7 +60,7 @@ def build(config: Mapping[str, Any]) -> Potential:
         elements = list(config["elements"])
         backbone = _part(config["backbone"], Backbone, "model.backbone", elements=elements)
         heads = {
-            name: _head(head, f"model.heads.{name}", backbone)
+            name: _head(head, f"model.heads.{name}", backbone, elements)
             for name, head in config["heads"].items()
         }
         terms = {
@@ -71,10 +71,15 @@ def build(config: Mapping[str, Any]) -> Potential:
     return potential.to_precision(PRECISIONS[precision])
 
 
-def _head(node: Mapping[str, Any], where: str, backbone: Backbone) -> Head:
-    """Make one head, told what it needs of the backbone."""
+def _head(
+    node: Mapping[str, Any], where: str, backbone: Backbone, elements: Sequence[str]
+) -> Head:
+    """Make one head, told what it needs of the backbone and the elements."""
     needs = getattr(locate(str(node.get("_target_", "")), ALLOWED), "needs", ())
-    return _part(node, Head, where, **{name: getattr(backbone, name) for name in needs})
+    told = {
+        name: list(elements) if name == "elements" else getattr(backbone, name) for name in needs
+    }
+    return _part(node, Head, where, **told)
 
 
 def _part(node: Mapping[str, Any], kind: type, where: str, **given: Any) -> Any:

@@ -21,6 +21,10 @@ class Head(nn.Module, ABC):
     needs: ClassVar[tuple[str, ...]] = ("channels",)
     own_label: ClassVar[bool] = False
     """Whether only a loss on its outputs teaches it: nothing else reads them."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Outputs of earlier heads that it cannot do without."""
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """Labels that it needs to be told of a structure, such as its total charge."""
     auxiliary: ClassVar[bool] = False
     """Whether it only helps a training: it runs when asked for, and no checkpoint keeps it."""
 

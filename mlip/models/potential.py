@@ -7,13 +7,16 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor, nn
 
 from mlip.errors import UnsupportedElementError
-from mlip.graph import AtomGraph, Geometry
+from mlip.electrostatics.response import born_charges
+from mlip.graph import AtomGraph, Geometry, Surroundings
 from mlip.models.backbone import Backbone
+from mlip.models.charged import system_of_geometry
 from mlip.models.energy_head import EnergyHead
 from mlip.models.head import Head
 from mlip.models.term import Term
 
 DERIVATIVES = ("forces", "stress")
+BORN = "born_effective_charges"
 
 
 class Potential(nn.Module):
@@ -45,6 +48,7 @@ class Potential(nn.Module):
                     f"the head {name} gives {', '.join(sorted(taken))}, which follow from the "
                     "energies of the atoms: give its output another name"
                 )
+        _require_order(heads)
         self.heads = nn.ModuleDict(heads)
         self.terms = nn.ModuleDict(terms or {})
         self.register_buffer("energy_references", torch.zeros(len(elements), dtype=torch.float64))
@@ -63,7 +67,14 @@ class Potential(nn.Module):
         """What :meth:`forward` can return."""
         heads = [head for head in self.heads.values() if isinstance(head, Head)]
         given = [name for head in heads for name in head.gives]
-        return tuple(dict.fromkeys(["energy", *DERIVATIVES, *given]))
+        born = [BORN] if "charges" in given else []
+        return tuple(dict.fromkeys(["energy", *DERIVATIVES, *given, *born]))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What structures must state beside their atoms: ``total_charge``, ``spin``."""
+        heads = [head for head in self.heads.values() if isinstance(head, Head)]
+        return tuple(dict.fromkeys(name for head in heads for name in head.inputs))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -105,14 +116,17 @@ class Potential(nn.Module):
         graph: AtomGraph,
         outputs: Collection[str] = ("energy", "forces", "stress"),
         differentiable: bool = False,
+        surroundings: Surroundings | None = None,
     ) -> dict[str, Tensor]:
         """Return the outputs for every structure of a batch.
 
         Args:
             graph: A batch of structures whose edges reach ``r_max``.
             outputs: Derivatives to compute beside the energy: any of ``forces``, ``stress``; and
-                what auxiliary heads give, which run only if asked for.
+                what auxiliary heads give, which run only if asked for, and
+                ``born_effective_charges`` (atoms, 3, 3) e of potentials with charges.
             differentiable: Keep the graph, so that a loss on forces can be differentiated.
+            surroundings: What acts from outside; None takes the total charges of the batch.
 
         Returns:
             ``energy`` (graphs,) eV, ``energies`` (atoms,) eV, what other heads give, and as asked
@@ -121,12 +135,18 @@ class Potential(nn.Module):
 
         Raises:
             UnsupportedElementError: If a structure holds an element the potential does not know.
+            ValueError: If a structure does not state a total charge that the heads need.
         """
         wanted = [name for name in DERIVATIVES if name in outputs]
-        with torch.set_grad_enabled(bool(wanted) or differentiable):
-            leaves = _Leaves(graph, wanted)
-            geometry = self._geometry(graph, leaves)
+        born = BORN in outputs and BORN in self.outputs
+        with torch.set_grad_enabled(bool(wanted) or born or differentiable):
+            leaves = _Leaves(graph, wanted, born)
+            geometry = self._geometry(graph, leaves, surroundings or _stated(graph))
             result = self._energies(geometry, outputs)
+            polar = result.pop("polar_charges", result.get("charges"))
+            if born:
+                system = system_of_geometry(geometry, torch.ones_like(polar))  # type: ignore[arg-type]
+                result[BORN] = born_charges(system, polar, create_graph=True)  # type: ignore[arg-type]
             references = self.energy_references[geometry.species]
             interaction = _sum_over(result["energies"].double(), geometry)
             if wanted:
@@ -162,7 +182,9 @@ class Potential(nn.Module):
             energies = energies + term(geometry, outputs)
         return outputs | {"energies": energies}
 
-    def _geometry(self, graph: AtomGraph, leaves: "_Leaves") -> Geometry:
+    def _geometry(
+        self, graph: AtomGraph, leaves: "_Leaves", surroundings: Surroundings
+    ) -> Geometry:
         species = self.species[graph.atomic_numbers]
         if (species < 0).any():
             self._refuse(graph, species)
@@ -181,6 +203,7 @@ class Potential(nn.Module):
             edge_pair=graph.edge_pair,
             batch=leaves.batch,
             graphs=graph.cell.shape[0],
+            surroundings=surroundings,
         )
 
     def _refuse(self, graph: AtomGraph, species: Tensor) -> None:
@@ -189,6 +212,26 @@ class Potential(nn.Module):
         raise UnsupportedElementError(
             f"the potential does not know {symbols}; it was trained on {', '.join(self.elements)}"
         )
+
+
+def _require_order(heads: Mapping[str, Head]) -> None:
+    """Refuse a head that reads what no head before it gives."""
+    given: set[str] = set()
+    for name, head in heads.items():
+        if missing := [one for one in head.reads if one not in given]:
+            raise ValueError(
+                f"the head {name} reads {', '.join(missing)}, which no head before it gives: list "
+                "one before it, such as qeq_charge"
+            )
+        given |= set(head.gives)
+
+
+def _stated(graph: AtomGraph) -> Surroundings:
+    """Return what the structures of a batch state themselves."""
+    return Surroundings(
+        total_charge=graph["total_charge"] if "total_charge" in graph else None,
+        spin=graph["spin"] if "spin" in graph else None,
+    )
 
 
 def _is_auxiliary(head: nn.Module) -> bool:
@@ -202,11 +245,11 @@ class _Leaves:
     the virial stress is ``dE/dε / V``.
     """
 
-    def __init__(self, graph: AtomGraph, wanted: Sequence[str]) -> None:
+    def __init__(self, graph: AtomGraph, wanted: Sequence[str], moving: bool = False) -> None:
         self.wanted = wanted
         batch = graph.batch
         self.batch = torch.zeros_like(graph.atomic_numbers) if batch is None else batch
-        self.positions = graph.positions.detach().requires_grad_(bool(wanted))
+        self.positions = graph.positions.detach().requires_grad_(moving or bool(wanted))
         self.strain = torch.zeros_like(graph.cell).requires_grad_("stress" in wanted)
         self.volume = torch.linalg.det(graph.cell).abs()
         self.strained, self.cell = self.positions, graph.cell

@@ -188,7 +188,7 @@ def _made(field: str, make: Callable[[], Any]) -> Any:
 
 def _weights(loss: Loss, content: Mapping[str, Any]) -> Iterator[str]:
     epochs = content["trainer"]["max_epochs"]
-    known = [name for name in LABELS if name != "total_charge"] + list(LABEL_OF)
+    known = [name for name in LABELS if name not in ("total_charge", "spin")] + list(LABEL_OF)
     for name, term in loss.terms.items():
         if name not in known:
             yield f"loss.properties.{name} is no property{suggest(name, known)}"

@@ -65,7 +65,7 @@ _TABLES: dict[str, dict[str, Any]] = {
     },
 }
 _OPEN = ("data", "trainer")  # whose other keys their class knows
-_GIVEN = ("elements", "channels", "irreps")  # what the model is told when it is built
+_GIVEN = ("elements", "channels", "irreps", "r_max")  # what the model is told when it is built
 _OF_HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 
