@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -14,11 +14,15 @@ from mlip.electrostatics.operator import CoulombOperator, CoulombPlan
 from mlip.electrostatics.pme import plan_pme
 from mlip.electrostatics.system import ChargedSystem, MadeFor
 from mlip.electrostatics.tuning import require_tolerance
+from mlip.electrostatics.waves import plan_waves, wave_counts
 from mlip.errors import StructureError, suggest
 
-METHODS = ("auto", "direct", "ewald", "pme")
+METHODS = ("auto", "direct", "waves", "ewald", "pme")
 MESH_ATOMS = 1000
 """Structures with more atoms are summed on a mesh: from here on it is the faster one."""
+
+MOST_WAVES = 4000
+"""Smaller periodic structures are summed over waves alone if these are not more: wide Gaussians."""
 
 PORTION = 1000
 """Atoms of small structures that are computed together on a processor."""
@@ -30,13 +34,14 @@ def plan_coulomb(
     """Plan the Coulomb sums of a batch of open structures, slabs and periodic structures.
 
     Open structures are summed directly; slabs and periodic ones by Ewald or, if large, on a mesh.
+    Periodic structures of wide Gaussians need no real space, and a few waves do.
 
     Args:
         system: The structures; nothing of them is differentiated.
         tolerance: Error of forces, eV/Å, and of energies per atom, eV, for charges of 1 e; errors
             grow with the square of the charges.
-        method: ``auto``, or ``ewald`` or ``pme`` for slabs and periodic structures of any size;
-            open structures are always summed directly.
+        method: ``auto``, or ``ewald`` or ``pme`` for slabs and periodic structures of any size, or
+            ``waves`` for periodic ones; open structures are always summed directly.
         skin: How much farther than needed pairs are listed, Å: the plan holds while no atom has
             moved by more than half of it. A plan does not notice when they have: its sums are then
             wrong, so plan again for structures that changed.
@@ -56,7 +61,7 @@ def plan_coulomb(
         )
     system = system.detach().double()
     _require_sound(system)
-    kinds = _kinds(system, method)
+    kinds = _kinds(system, method, tolerance)
     parts = []
     for kind in kinds.unique().tolist():
         for graphs in _portions(system, torch.nonzero(kinds == kind)[:, 0]):
@@ -69,14 +74,26 @@ def plan_coulomb(
     return parts[0][1] if len(parts) == 1 else MixedPlan(tuple(parts), MadeFor.of(system))
 
 
-def _kinds(system: ChargedSystem, method: str) -> Int[Tensor, " graphs"]:
+def _kinds(system: ChargedSystem, method: str, tolerance: float) -> Int[Tensor, " graphs"]:
     """Return how each structure is summed, an index into ``METHODS``."""
     if method == "direct":
         return torch.full_like(system.pbc[:, 0], METHODS.index("direct"), dtype=torch.long)
-    large = torch.bincount(system.batch, minlength=system.graphs) > MESH_ATOMS
-    mesh = large if method == "auto" else torch.full_like(large, method == "pme")
-    periodic = torch.where(mesh, METHODS.index("pme"), METHODS.index("ewald"))
+    periodic = torch.full_like(system.pbc[:, 0], METHODS.index(method), dtype=torch.long)
+    if method == "auto":
+        large = torch.bincount(system.batch, minlength=system.graphs) > MESH_ATOMS
+        periodic = torch.where(large, METHODS.index("pme"), METHODS.index("ewald"))
+        few = ~large & system.pbc.all(1) & _few_waves(system, tolerance)
+        periodic = torch.where(few, METHODS.index("waves"), periodic)
     return torch.where(system.pbc.any(1), periodic, METHODS.index("direct"))
+
+
+def _few_waves(system: ChargedSystem, tolerance: float) -> Bool[Tensor, " graphs"]:
+    whole = torch.nonzero(system.pbc.all(1))[:, 0]
+    few = torch.zeros_like(system.pbc[:, 0])
+    if len(whole):
+        counts = wave_counts(Part.of(system, whole).take(system), tolerance)
+        few[whole] = torch.as_tensor(counts <= MOST_WAVES, device=few.device)
+    return few
 
 
 def _portions(
@@ -93,6 +110,8 @@ def _portions(
 def _plan(system: ChargedSystem, method: str, tolerance: float, skin: float) -> CoulombPlan:
     if method == "direct":
         return plan_direct(system)
+    if method == "waves":
+        return plan_waves(system, tolerance)
     return (plan_pme if method == "pme" else plan_ewald)(system, tolerance, skin)
 
 
