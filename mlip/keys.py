@@ -34,6 +34,8 @@ FIELDS: dict[str, Field] = {
     "direct_forces": Field("atom", (3,), "eV/Å", "of a head, no gradient; helps a training only"),
     "stress": Field("graph", (3, 3), "eV/Å³", "virial stress, positive in tension (ASE sign)"),
     "charges": Field("atom", (), "e", "partial charges"),
+    "potentials": Field("atom", (), "V", "electrostatic, its own Gaussian charge included"),
+    "charge_energies": Field("atom", (), "eV", "of the charges; part of the energies"),
     "electronegativities": Field("atom", (), "V", "what draws charge to an atom, of 4G potentials"),
     "total_charge": Field("graph", (), "e", "net charge of the structure"),
     "spin": Field("graph", (), "", "number of unpaired electrons"),

@@ -16,9 +16,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
 from mlip.calculators.charge import CHARGE_KEYS, stated_charge
+from mlip.calculators.trajectory import Trajectory
 from mlip.electrostatics.constraints import total_charge
 from mlip.electrostatics.equilibrate import Equilibrium, Settings, equilibrate
-from mlip.electrostatics.guess import ChargeHistory
 from mlip.electrostatics.operator import CoulombPlan
 from mlip.electrostatics.parameters import split_hardness
 from mlip.electrostatics.plan import plan_coulomb
@@ -84,9 +84,8 @@ class QEq(Calculator):
             raise ValueError(f"skin is {skin}: give a length in Å, 0 or more")
         self.charge = charge
         self.tolerance = tolerance
-        self.skin = skin
         self.settings = Settings(tolerance=residual)
-        self._trajectory = _Trajectory(skin)
+        self._trajectory = Trajectory(skin, tolerance)
         self.iterations = 0
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -114,11 +113,8 @@ class QEq(Calculator):
             raise ValueError("QEq has no structure: give it atoms")
         system = self._system([self.atoms])
         kept = self._trajectory
-        plan = kept.plan_of(system)
-        if plan is None:
-            plan = plan_coulomb(system, self.tolerance, skin=self.skin)
-            kept.start(system, plan)
-        self.results = self._evaluate([self.atoms], system, plan, kept.charges.guess())[0]
+        plan = kept.plan(system)
+        self.results = self._evaluate([self.atoms], system, plan, kept.guess())[0]
         kept.charges.add(torch.as_tensor(self.results["charges"]))
         if "stress" in properties and "stress" not in self.results:
             raise PropertyNotImplementedError(
@@ -181,44 +177,6 @@ class _Element:
     electronegativity: float
     hardness: float
     width: float
-
-
-@dataclass
-class _Trajectory:
-    """The plan and the last charges of a structure whose atoms move."""
-
-    skin: float
-    plan: CoulombPlan | None = None
-    _first: ChargedSystem | None = None
-
-    def __post_init__(self) -> None:
-        self.charges = ChargeHistory()
-
-    def plan_of(self, system: ChargedSystem) -> CoulombPlan | None:
-        """Return the plan if it is still good."""
-        first = self._first
-        if (
-            first is None
-            or not self._same_atoms(system)
-            or not torch.equal(first.cell, system.cell)
-        ):
-            return None
-        moved = torch.linalg.vector_norm(system.positions - first.positions, dim=1)
-        return self.plan if moved.max() < 0.5 * self.skin else None
-
-    def start(self, system: ChargedSystem, plan: CoulombPlan) -> None:
-        """Keep another plan; the charges go on if the atoms are the same."""
-        if not self._same_atoms(system):
-            self.charges.clear()
-        self._first, self.plan = system, plan
-
-    def _same_atoms(self, system: ChargedSystem) -> bool:
-        first = self._first
-        return (
-            first is not None
-            and torch.equal(first.widths, system.widths)
-            and torch.equal(first.pbc, system.pbc)
-        )
 
 
 def _elements(table: Mapping[str, Sequence[float]], gaussian_share: float) -> dict[str, _Element]:

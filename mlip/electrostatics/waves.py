@@ -5,9 +5,9 @@ Dropping the term k = 0, the matrix of Gaussian charges is
     A_ij = (4π k_e/V) Σ_{k≠0} e^(-σ_i²k²/2) e^(-σ_j²k²/2) cos k·r_ij / k²,
 
 which is Ewald's sum with each atom's own width in place of the split, and ``B Bᵀ`` with one row an
-atom. The narrowest Gaussian decides how many waves are needed: some hundreds for a cell of a hundred
-atoms and σ > 1 Å, as potentials that equilibrate charges have them. The plan lists only these waves,
-so that it costs next to nothing and holds however far the atoms move.
+atom. The narrowest Gaussian decides how many waves are needed: some hundreds for a cell of a
+hundred atoms and σ > 1 Å, as potentials that equilibrate charges have them. The plan lists only
+these waves, so that it costs next to nothing and holds however far the atoms move.
 """
 
 import math

@@ -14,7 +14,9 @@ from rich.progress import track
 from mlip.data.frame import Frame
 from mlip.evaluation.metrics import QUANTITIES, Errors, align, known_components, summarise
 
-PREDICTED = ("energy", "forces", "stress", "charges", "magmoms")
+DERIVED = ("born_effective_charges",)
+"""What is computed only for frames with such a label: it takes several derivatives more."""
+PREDICTED = ("energy", "forces", "stress", "charges", "dipole", "magmoms", *DERIVED)
 CHARGE_KEYS = ("total_charge", "charge")
 _BATCH = 16
 _MOST_GROUPS = 20
@@ -117,7 +119,7 @@ def evaluate(
     label: str = "",
     progress: bool = True,
 ) -> Evaluation:
-    """Predict energy, forces, stress and, if offered, charges and moments of every frame.
+    """Predict energy, forces, stress and, if offered, charges, dipoles and moments of every frame.
 
     A calculator with a method ``predict(structures) -> list of dicts`` is evaluated in batches.
     A frame on which it fails is kept as a failure with its message, never dropped.
@@ -134,8 +136,13 @@ def evaluate(
     starts = range(0, len(frames), size)
     shown = track(starts, "evaluating", transient=True) if progress else starts
     for start in shown:
-        structures = [_structure(frame) for frame in frames[start : start + size]]
-        for offset, result in enumerate(_predict(calculator, structures)):
+        group = frames[start : start + size]
+        structures = [_structure(frame) for frame in group]
+        labelled = {name for frame in group for name in frame.labels}
+        also = [
+            name for name in DERIVED if name in labelled & set(getattr(calculator, "derived", ()))
+        ]
+        for offset, result in enumerate(_predict(calculator, structures, also)):
             if isinstance(result, str):
                 failures[start + offset] = result
             predictions.append({} if isinstance(result, str) else result)
@@ -155,16 +162,17 @@ def _structure(frame: Frame) -> Atoms:
 
 
 def _predict(
-    calculator: BaseCalculator, structures: Sequence[Atoms]
+    calculator: BaseCalculator, structures: Sequence[Atoms], also: Sequence[str] = ()
 ) -> list[dict[str, np.ndarray] | str]:
     if len(structures) > 1 or hasattr(calculator, "predict"):
+        given = {"also": also} if also else {}
         try:
-            results = calculator.predict(structures)  # type: ignore[attr-defined]
+            results = calculator.predict(structures, **given)  # type: ignore[attr-defined]
             return [_finite(result) for result in results]
         except Exception as error:  # a failure becomes a recorded row
             if len(structures) == 1:
                 return [_message(error)]
-            return [_predict(calculator, [atoms])[0] for atoms in structures]
+            return [_predict(calculator, [atoms], also)[0] for atoms in structures]
     return [_single(calculator, structures[0])]
 
 

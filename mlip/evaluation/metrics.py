@@ -14,6 +14,8 @@ QUANTITIES = {
     "forces": ("meV_per_A", 1e3),
     "stress": ("GPa", GPA_PER_EV_A3),
     "charges": ("me", 1e3),
+    "dipole": ("e_A", 1.0),
+    "born_effective_charges": ("me", 1e3),
     "magmoms": ("muB", 1.0),
 }
 """Quantity -> unit of its reported errors and factor from internal units."""

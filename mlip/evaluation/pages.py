@@ -22,6 +22,13 @@ PLOTS = {
     "forces": ("forces", "force component", "eV/Å", 1.0),
     "stress": ("stress", "stress component", "GPa", GPA_PER_EV_A3),
     "charges": ("charges", "partial charge", "e", 1.0),
+    "dipole": ("dipole", "dipole component", "e·Å", 1.0),
+    "born_effective_charges": (
+        "born_effective_charges",
+        "component of the Born effective charge",
+        "e",
+        1.0,
+    ),
     "magmoms": ("magmoms", "size of the magnetic moment", "μB", 1.0),
 }
 """File stem -> quantity, words, unit and factor of its parity plot."""

@@ -71,9 +71,18 @@ def build(config: Mapping[str, Any]) -> Potential:
     return potential.to_precision(PRECISIONS[precision])
 
 
-def _head(
-    node: Mapping[str, Any], where: str, backbone: Backbone, elements: Sequence[str]
-) -> Head:
+def head_classes(heads: Mapping[str, Any] | None) -> dict[str, type[Head]]:
+    """Return the class of each head of a model config, in order.
+
+    Raises:
+        ValueError: If a ``_target_`` lies outside the allow-list or names nothing.
+    """
+    return {
+        name: locate(str(node.get("_target_", "")), ALLOWED) for name, node in (heads or {}).items()
+    }
+
+
+def _head(node: Mapping[str, Any], where: str, backbone: Backbone, elements: Sequence[str]) -> Head:
     """Make one head, told what it needs of the backbone and the elements."""
     needs = getattr(locate(str(node.get("_target_", "")), ALLOWED), "needs", ())
     told = {

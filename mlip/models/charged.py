@@ -1,4 +1,4 @@
-"""What every head that knows charges shares: the charged system, its net charge, its plan."""
+"""What heads that know charges share: net charges, sums over structures, a small network."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mlip.electrostatics.operator import CoulombPlan
-from mlip.electrostatics.plan import plan_coulomb
 from mlip.electrostatics.system import ChargedSystem
 from mlip.graph import Geometry
 
@@ -21,11 +19,6 @@ def system_of_geometry(geometry: Geometry, widths: Float[Tensor, " atoms"]) -> C
         batch=geometry.batch,
         widths=widths.double(),
     )
-
-
-def plan_for(geometry: Geometry, system: ChargedSystem, tolerance: float) -> CoulombPlan:
-    """Return the plan that the caller holds for these structures, else a new one."""
-    return geometry.surroundings.plan or plan_coulomb(system, tolerance)
 
 
 def net_charges(geometry: Geometry, neutral: bool, owner: str) -> Float[Tensor, " graphs"]:
@@ -48,7 +41,7 @@ def net_charges(geometry: Geometry, neutral: bool, owner: str) -> Float[Tensor, 
         raise ValueError(
             f"structure {int(missing.long().argmax())} of the batch states no total charge, which "
             f"the head {owner} needs: give total_charge (e) in the info of every structure, or "
-            f"train with model.heads.{owner}.neutral=true if all without one are neutral"
+            "train with model.neutral=true if those without one are neutral"
         )
     return torch.where(missing, 0.0, stated.to(geometry.positions))
 
@@ -56,13 +49,6 @@ def net_charges(geometry: Geometry, neutral: bool, owner: str) -> Float[Tensor, 
 def summed(values: Float[Tensor, " atoms"], geometry: Geometry) -> Float[Tensor, " graphs"]:
     """Return the sum over the atoms of each structure."""
     return values.new_zeros(geometry.graphs).index_add(0, geometry.batch, values)
-
-
-def coulomb_energies(
-    plan: CoulombPlan, system: ChargedSystem, charges: Float[Tensor, " atoms"]
-) -> Float[Tensor, " atoms"]:
-    """Return ``½ q_i V_i`` of each atom, eV, its own Gaussian included."""
-    return 0.5 * charges * plan.operator(system.double()).potential(charges)
 
 
 class Network(nn.Module):
@@ -80,7 +66,9 @@ class Network(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, invariant: Sequence[Float[Tensor, "atoms channels"]]) -> Float[Tensor, " atoms"]:
+    def forward(
+        self, invariant: Sequence[Float[Tensor, "atoms channels"]]
+    ) -> Float[Tensor, " atoms"]:
         """Return the number of each atom."""
         hidden = nn.functional.silu(self.first(torch.cat(list(invariant), dim=1)))
         return self.last(hidden).squeeze(-1)

@@ -40,8 +40,8 @@ class ElementParameters(nn.Module):
         super().__init__()
         if unknown := [symbol for symbol in elements if symbol not in ELEMENTS]:
             raise UnsupportedElementError(
-                f"no electronegativity and hardness of {', '.join(unknown)}, from which a potential "
-                f"with charges starts: known are the elements up to {list(ELEMENTS)[-1]}"
+                f"no electronegativity and hardness of {', '.join(unknown)}, from which a "
+                f"potential with charges starts: known are the elements to {list(ELEMENTS)[-1]}"
             )
         chosen = torch.tensor([ELEMENTS[symbol] for symbol in elements], dtype=torch.float64)
         hardness, widths = split_hardness(chosen[:, 1], GAUSSIAN_SHARE)

@@ -6,10 +6,11 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor, nn
 
-from mlip.errors import UnsupportedElementError
 from mlip.electrostatics.response import born_charges
+from mlip.errors import UnsupportedElementError
 from mlip.graph import AtomGraph, Geometry, Surroundings
 from mlip.models.backbone import Backbone
+from mlip.models.charge_head import ChargeHead
 from mlip.models.charged import system_of_geometry
 from mlip.models.energy_head import EnergyHead
 from mlip.models.head import Head
@@ -69,6 +70,12 @@ class Potential(nn.Module):
         given = [name for head in heads for name in head.gives]
         born = [BORN] if "charges" in given else []
         return tuple(dict.fromkeys(["energy", *DERIVATIVES, *given, *born]))
+
+    @property
+    def charge_head(self) -> ChargeHead | None:
+        """The head that gives charges; None of a potential without."""
+        heads = [head for head in self.heads.values() if isinstance(head, ChargeHead)]
+        return heads[0] if heads else None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -229,8 +236,7 @@ def _require_order(heads: Mapping[str, Head]) -> None:
 def _stated(graph: AtomGraph) -> Surroundings:
     """Return what the structures of a batch state themselves."""
     return Surroundings(
-        total_charge=graph["total_charge"] if "total_charge" in graph else None,
-        spin=graph["spin"] if "spin" in graph else None,
+        **{name: graph[name] for name in ("total_charge", "spin") if name in graph}
     )
 
 

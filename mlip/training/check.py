@@ -15,10 +15,9 @@ from mlip.data.batching import Budget
 from mlip.errors import suggest
 from mlip.evaluation.metrics import QUANTITIES
 from mlip.keys import LABELS
-from mlip.locate import locate
-from mlip.models.build import ALLOWED, build, resolve
+from mlip.models.build import build, head_classes, resolve
 from mlip.models.head import Head
-from mlip.models.potential import DERIVATIVES
+from mlip.models.potential import BORN, DERIVATIVES
 from mlip.training.loss import LABEL_OF, Loss
 from mlip.training.metrics import REPORTED
 from mlip.training.schema import near, type_errors
@@ -206,6 +205,7 @@ def _heads(loss: Loss, content: Mapping[str, Any]) -> Iterator[str]:
         return  # the heads are those of the file
     heads = list(_head_classes(content))
     outputs = ["energy", *DERIVATIVES, *(name for _, head in heads for name in head.gives)]
+    outputs += [BORN] if "charges" in outputs else []
     for name in loss.names:
         if name not in outputs:
             yield (
@@ -222,8 +222,7 @@ def _heads(loss: Loss, content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _head_classes(content: Mapping[str, Any]) -> Iterator[tuple[str, type[Head]]]:
-    for name, node in (content["model"].get("heads") or {}).items():
-        yield name, locate(str(node["_target_"]), ALLOWED)
+    yield from head_classes(content["model"].get("heads")).items()
 
 
 def _vectors(content: Mapping[str, Any]) -> None:

@@ -15,6 +15,9 @@ REPORTED = {
     "energy": "energy_per_atom",
     "forces": "forces",
     "stress": "stress",
+    "charges": "charges",
+    "dipole": "dipole",
+    "born_effective_charges": "born_effective_charges",
     "magmoms": "magmoms",
     "direct_forces": "direct_forces",
 }

@@ -49,6 +49,7 @@ _TABLES: dict[str, dict[str, Any]] = {
     "model": {
         "elements": list[str] | None,
         "precision": Literal["float32", "float64"],
+        "neutral": bool,
         "backbone": Any,
         "heads": Mapping[str, Any],
         "terms": Mapping[str, Any] | None,

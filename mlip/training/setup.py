@@ -24,12 +24,13 @@ from mlip.data.readers import read
 from mlip.data.sources import Splits, without_isolated
 from mlip.data.store.view import sample
 from mlip.graph import AtomGraph
-from mlip.models.build import PRECISIONS, build, resolve
+from mlip.models.build import PRECISIONS, build, head_classes, resolve
 from mlip.models.loading import load_with_config
 from mlip.models.potential import Potential
 from mlip.training.loss import LABEL_OF, Loss
 from mlip.training.metrics import REPORTED
 from mlip.training.stages import Stages
+from mlip.training.start import extended
 
 CHECKED = 2000
 """Frames of each split of a store that are looked at before a training."""
@@ -84,16 +85,21 @@ def prepare(config: DictConfig) -> Setup:
             Finding("warning", f"no training frame has {', '.join(absent)}: the loss does without")
         )
     torch.manual_seed(config.seed)
-    labels = tuple(dict.fromkeys([*loss.labels, *(LABEL_OF.get(name, name) for name in REPORTED)]))
+    model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     if config.start is None:
-        model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
+        heads = head_classes(model["heads"]).values()
+        inputs = [name for head in heads for name in head.inputs]
+        labels = _labels(loss, inputs, [name for head in heads for name in head.gives])
         train = to_graphs(splits.train, float(model["backbone"]["r_max"]), labels)
         model = resolve(model, splits.elements, average_neighbors(train))
         potential = build(model)
         potential.set_scale(force_scale(splits.train))
         references = _references(config, splits, isolated)
     else:
-        potential, model = load_with_config(config.start, head=config.start_head)
+        potential, model = extended(
+            *load_with_config(config.start, head=config.start_head), model["heads"]
+        )
+        labels = _labels(loss, potential.inputs, potential.outputs)
         precision = config.model.precision
         potential.to_precision(PRECISIONS[precision])
         model = {**model, "precision": precision}
@@ -101,6 +107,7 @@ def prepare(config: DictConfig) -> Setup:
         train = to_graphs(splits.train, potential.r_max, labels)
         references = _references(config, splits, isolated, potential)
     _require_outputs(loss, potential)
+    _require_total_charge(splits, potential)
     potential.set_energy_references(references.values)
     val = to_graphs(splits.val, potential.r_max, labels)
     return Setup(splits, findings, references, model, potential.train(), loss, train, val)
@@ -139,6 +146,31 @@ def _of_sources(groups: Mapping[str, Sequence[Frame]], required: Sequence[str]) 
         if part.frames
         for found in check_source(list(sample(part.frames, CHECKED)), required)
     ]
+
+
+def _labels(loss: Loss, inputs: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
+    """Return what a graph carries: labels to learn and to report, and what heads are told."""
+    known = ("energy", "forces", "stress", *outputs)
+    reported = [LABEL_OF.get(name, name) for name in REPORTED if name in known]
+    return tuple(dict.fromkeys([*loss.labels, *reported, *inputs]))
+
+
+def _require_total_charge(splits: Splits, potential: Potential) -> None:
+    """Refuse frames without the total charge that a head has to be told."""
+    heads = potential.heads.items()
+    asking = [
+        name
+        for name, head in heads
+        if "total_charge" in head.inputs and not head.neutral  # type: ignore[operator]
+    ]
+    for frames in (splits.train, splits.val) if asking else ():
+        lacking = [f for f in sample(frames, CHECKED) if "total_charge" not in f.labels]
+        if lacking:
+            raise ValueError(
+                f"{len(lacking)} of {len(frames)} frames state no total charge (first "
+                f"{lacking[0].source}), which the head {asking[0]} needs: give total_charge (e) in "
+                "the info of every frame, or, if those without are neutral, model.neutral=true"
+            )
 
 
 def _require_known(splits: Splits, potential: Potential) -> None:

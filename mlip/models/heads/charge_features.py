@@ -16,9 +16,10 @@ from mlip.models.cutoff import polynomial_cutoff
 class ChargeFeatures(Conditioning):
     """The short-range energy reads the charge of its atom, as in 4G-HDNNP (Ko et al. 2021).
 
-    With ``potential`` also ``V_i^Z = Σ_{j of Z} q_j erf(R_ij/2)/R_ij f_c(R_ij)``, the potential of the
-    neighbours element by element, as in ee4G-HDNNP (Ko, Finkler, Goedecker, Behler, JCTC 2023, arXiv
-    2305.10692), here of Gaussians of 1 Å. Neutral atoms among neutral neighbours keep their features.
+    With ``potential`` also ``V_i^Z = Σ_{j of Z} q_j erf(R_ij/2)/R_ij f_c(R_ij)``, the potential of
+    the neighbours element by element, as in ee4G-HDNNP (Ko, Finkler, Goedecker, Behler, JCTC 2023,
+    arXiv 2305.10692), here of Gaussians of 1 Å. Neutral atoms among neutral ones keep their
+    features.
 
     Args:
         elements: Symbols that the potential knows.
@@ -47,7 +48,7 @@ class ChargeFeatures(Conditioning):
     def condition(
         self, features: Features, geometry: Geometry, outputs: dict[str, Tensor]
     ) -> Float[Tensor, "atoms hidden"]:
-        """Return a hidden layer of invariants, charges and potentials, less that without charges."""
+        """Return a hidden layer of features and charges, less that without charges."""
         invariant = torch.cat(list(features.invariant), dim=1)
         charges = outputs["charges"].to(invariant)
         told = charges[:, None]

@@ -14,9 +14,9 @@ class Dipole(Head):
     """``μ = s Σ q_i r_i`` about the origin; Born effective charges are its derivatives.
 
     Args:
-        screened: Whether the factor s is learned. Charges that are taught by energies and forces are
-            those of a medium, ``q/√ε∞``, while polarisation is of the whole charge, so that s stands
-            for ``√ε∞`` (Zhong, Cheng, arXiv 2503.15455); charges taught by labels need none.
+        screened: Whether the factor s is learned. Charges that are taught by energies and forces
+            are those of a medium, ``q/√ε∞``, while polarisation is of the whole charge, so that s
+            stands for ``√ε∞`` (Zhong, Cheng, arXiv 2503.15455); charges taught by labels need none.
     """
 
     gives = ("dipole",)

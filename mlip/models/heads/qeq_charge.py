@@ -13,19 +13,11 @@ from mlip.electrostatics.response import field_term
 from mlip.electrostatics.system import ChargedSystem
 from mlip.graph import Geometry
 from mlip.models.backbone import Features
-from mlip.models.charged import (
-    Network,
-    coulomb_energies,
-    net_charges,
-    plan_for,
-    summed,
-    system_of_geometry,
-)
-from mlip.models.elements import ElementParameters
-from mlip.models.head import Head
+from mlip.models.charge_head import ChargeHead
+from mlip.models.charged import Network, net_charges, summed
 
 
-class QeqCharge(Head):
+class QeqCharge(ChargeHead):
     """Charges that minimise ``½ qᵀ A q + Σ χ_i q_i + ½ J_Z q_i²`` at the total charge.
 
     ``χ_i = χ_Z + f(h_i)`` depends on the environment, hardness J and width σ on the element (Ko,
@@ -49,9 +41,7 @@ class QeqCharge(Head):
         ValueError: For another mode.
     """
 
-    gives = ("charges", "electronegativities")
-    needs = ("elements", "channels")
-    inputs = ("total_charge",)
+    gives = (*ChargeHead.gives, "electronegativities")
 
     def __init__(
         self,
@@ -63,35 +53,40 @@ class QeqCharge(Head):
         tolerance: float = 1e-6,
         residual: float = 1e-8,
     ) -> None:
-        super().__init__()
+        super().__init__(elements, neutral, tolerance)
         if mode not in ("variational", "ko"):
             raise ValueError(f"mode is {mode!r}: give variational or ko")
-        self.mode, self.neutral, self.tolerance = mode, neutral, tolerance
-        self.settings = Settings(tolerance=residual)
-        self.parameters_of_elements = ElementParameters(elements)
+        self.mode, self.settings = mode, Settings(tolerance=residual)
         self.electronegativity = Network(channels, hidden)
 
     def forward(
         self, features: Features, geometry: Geometry, outputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Return ``charges`` (atoms,), e, ``electronegativities``, V, ``energies``, eV, float64."""
-        surroundings, elements = geometry.surroundings, self.parameters_of_elements
+        """Return charges, e, potentials and electronegativities, V, and energies, eV, float64."""
+        elements = self.element_parameters
         own = elements.electronegativity[geometry.species]
         chi = (own + self.electronegativity(features.invariant)).double()
         hardness = elements.hardness(geometry.species).double()
-        system = system_of_geometry(geometry, elements.widths(geometry.species))
-        plan = plan_for(geometry, system, self.tolerance)
+        system, plan = self.system(geometry)
         total = net_charges(geometry, self.neutral, "charge")
         constraint, acting = _held(system, total, chi, geometry)
-        found = equilibrate(
-            plan, system, acting, hardness, constraint, self.settings, surroundings.guess
-        )
+        guess = geometry.surroundings.guess
+        found = equilibrate(plan, system, acting, hardness, constraint, self.settings, guess)
+        charges = found.charges
+        level = constraint.spread(found.chemical_potential)
+        potentials = level - acting - hardness * charges
         if self.mode == "ko":
-            energies = coulomb_energies(plan, system, found.charges)
-            energies = energies + (acting - chi) * found.charges
+            coulomb = plan.operator(system.double()).potential(charges)
+            energies = 0.5 * charges * coulomb + (acting - chi) * charges
         else:
-            energies = _shares(found, acting, constraint, geometry)
-        return {"charges": found.charges, "electronegativities": chi, "energies": energies}
+            energies = _shares(found, acting, level, geometry)
+        return {
+            "charges": charges,
+            "potentials": potentials,
+            "electronegativities": chi,
+            "charge_energies": energies,
+            "energies": energies,
+        }
 
 
 def _held(
@@ -112,11 +107,14 @@ def _held(
     chi = chi - torch.where(held, electrode, 0.0).to(chi)
     slab = (system.pbc.sum(1) == 2)[system.batch]
     group = torch.where(held & ~slab, -1, constraint.group)
-    return ChargeConstraint(group, constraint.charges), chi
+    kept = torch.bincount(group[group >= 0], minlength=system.graphs) > 0
+    number = torch.where(kept, kept.cumsum(0) - 1, -1)
+    group = torch.where(group < 0, -1, number[group])
+    return ChargeConstraint(group, constraint.charges[kept]), chi
 
 
 def _shares(
-    found: Equilibrium, chi: Tensor, constraint: ChargeConstraint, geometry: Geometry
+    found: Equilibrium, chi: Tensor, level: Tensor, geometry: Geometry
 ) -> Float[Tensor, " atoms"]:
     """Share the energy of the minimum out, ``½ q_i (χ_i + μ)``, differentiable as a whole.
 
@@ -124,7 +122,7 @@ def _shares(
     and what the sum of them lacks, zero but with a derivative, is spread evenly.
     """
     with torch.no_grad():
-        shares = 0.5 * found.charges * (chi + constraint.spread(found.chemical_potential))
+        shares = 0.5 * found.charges * (chi + level)
         atoms = summed(torch.ones_like(shares), geometry)
     rest = (found.energies - summed(shares, geometry)) / atoms
     return shares + rest[geometry.batch]
