@@ -123,13 +123,13 @@ def equilibrate(
     problem = Problem(plan, system.detach(), solver, None if guess is None else guess.double())
     charges, multipliers = solve(problem, right, wanted, parameters)
     energies = minimum_energy(problem, charges, multipliers, right, wanted, parameters)
-    assert problem.first is not None
+    assert problem.iterations is not None and problem.residual is not None
     return Equilibrium(
         charges=charges.to(dtype),
         energies=energies.to(dtype),
         chemical_potential=-multipliers.to(dtype),
-        iterations=problem.first.iterations,
-        residual=problem.first.residual.to(dtype),
+        iterations=problem.iterations,
+        residual=problem.residual.to(dtype),
     )
 
 

@@ -6,7 +6,7 @@ of: one more solve with the same factors. That solve is differentiable in the sa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,19 +31,24 @@ class Problem:
         system: Boundary conditions and batch; its positions, cell and widths are not used.
         solver: For the matrix at the present values.
         guess: (atoms,) where the first solve starts.
-        first: The first solution, when there is one.
+        iterations: (graphs,) that the first solve took, when there is one.
+        residual: (graphs,) of the first solve, V. Not its charges: they are what autograd keeps this
+            for, and a circle through it is never freed.
     """
 
     plan: CoulombPlan
     system: ChargedSystem
     solver: LinearSolver
     guess: Tensor | None = None
-    first: Solution | None = field(default=None)
+    iterations: Tensor | None = None
+    residual: Tensor | None = None
 
     def solution(self, right: Tensor, charges: Tensor) -> Solution:
         """Return the solution outside any graph, from the guess if it is the first."""
-        found = self.solver.solve(right, charges, self.guess if self.first is None else None)
-        self.first = self.first or found
+        first = self.iterations is None
+        found = self.solver.solve(right, charges, self.guess if first else None)
+        if first:
+            self.iterations, self.residual = found.iterations, found.residual
         return found
 
     def operator(self, parameters: Parameters) -> CoulombOperator:

@@ -235,9 +235,7 @@ def _require_order(heads: Mapping[str, Head]) -> None:
 
 def _stated(graph: AtomGraph) -> Surroundings:
     """Return what the structures of a batch state themselves."""
-    return Surroundings(
-        **{name: graph[name] for name in ("total_charge", "spin") if name in graph}
-    )
+    return Surroundings(**{name: graph[name] for name in ("total_charge", "spin") if name in graph})
 
 
 def _is_auxiliary(head: nn.Module) -> bool:

@@ -20,9 +20,9 @@ class Charge(ChargeHead):
     """``q_i = q̃_i + w_i (Q - Σ q̃)/Σ w`` with ``q̃_i = q_Z + f(h_i)`` and ``w_i > 0``.
 
     What the charges of the environments miss of the total charge is shared out by learned weights
-    ``w_i = softplus(g(h_i))``, as Fukui functions would, so that the sum is exact. The energy is that of Gaussian charges in open,
-    slab and periodic structures. No equation is solved: charge cannot move between distant atoms
-    but through that share.
+    ``w_i = softplus(g(h_i))``, as Fukui functions would, so that the sum is exact. The energy is
+    that of Gaussian charges in open, slab and periodic structures. No equation is solved: charge
+    cannot move between distant atoms but through that share.
 
     Args:
         elements: Symbols that the potential knows.
