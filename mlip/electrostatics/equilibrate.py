@@ -123,7 +123,8 @@ def equilibrate(
     problem = Problem(plan, system.detach(), solver, None if guess is None else guess.double())
     charges, multipliers = solve(problem, right, wanted, parameters)
     energies = minimum_energy(problem, charges, multipliers, right, wanted, parameters)
-    assert problem.iterations is not None and problem.residual is not None
+    assert problem.iterations is not None
+    assert problem.residual is not None
     return Equilibrium(
         charges=charges.to(dtype),
         energies=energies.to(dtype),

@@ -32,8 +32,8 @@ class Problem:
         solver: For the matrix at the present values.
         guess: (atoms,) where the first solve starts.
         iterations: (graphs,) that the first solve took, when there is one.
-        residual: (graphs,) of the first solve, V. Not its charges: they are what autograd keeps this
-            for, and a circle through it is never freed.
+        residual: (graphs,) of the first solve, V. Its charges are not kept: autograd keeps this
+            for their sake, and a circle through it would never be freed.
     """
 
     plan: CoulombPlan

@@ -138,6 +138,26 @@ def histogram(values: np.ndarray, *, quantity: str, unit: str, title: str) -> Fi
     return figure
 
 
+def comparison(errors: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Return bars of the mean error of each run, a panel a quantity, with a point a seed.
+
+    Args:
+        errors: Words of a quantity -> name of a run -> its errors.
+    """
+    figure = _figure(3.4 * max(len(errors), 1), 0.8 + 0.55 * max(map(len, errors.values())))
+    axes = figure.subplots(1, len(errors), squeeze=False, sharey=True)[0]
+    for axis, (title, runs) in zip(axes, errors.items(), strict=True):
+        for place, values in enumerate(runs.values()):
+            colour = PALETTE[place % len(PALETTE)]
+            if len(values):
+                axis.barh(place, np.mean(values), color=colour, alpha=0.55, height=0.6)
+                axis.plot(values, [place] * len(values), "o", color=colour, markersize=4)
+        axis.set_yticks(range(len(runs)), list(runs))
+        axis.invert_yaxis()
+        _style(axis, title)
+    return figure
+
+
 def panels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return which of loss, energy, forces, stress the rows hold anything to draw for."""
     return [panel for panel in _PANELS if _columns(panel, rows)]

@@ -206,7 +206,7 @@ def _heads(loss: Loss, content: Mapping[str, Any]) -> Iterator[str]:
     heads = list(_head_classes(content))
     outputs = ["energy", *DERIVATIVES, *(name for _, head in heads for name in head.gives)]
     outputs += [BORN] if "charges" in outputs else []
-    for name in loss.names:
+    for name in loss.fitting(outputs).names:
         if name not in outputs:
             yield (
                 f"loss.properties.{name} has a weight, but the model gives {', '.join(outputs)}: "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 from rich.console import Console
@@ -34,10 +35,13 @@ def cli_run(arguments: Sequence[str]) -> int:
         _check_start(config, overrides)
         paths.check_folder(Path(config.output))  # Hydra makes it before our own code runs
     failed: list[Exception] = []
+    jobs: list[tuple[list[str], Path]] = []
 
     def task(config: DictConfig) -> float | None:
         try:
-            return _task(config)
+            value = _task(config)
+            jobs.append((list(HydraConfig.get().overrides.task), Path(config.output)))
+            return value
         except _FOR_THE_USER as error:
             if sweep:  # perhaps in another process: the launcher carries it back
                 raise
@@ -52,7 +56,19 @@ def cli_run(arguments: Sequence[str]) -> int:
     )()
     if failed:
         raise failed[0]
+    if sweep:
+        _compare(jobs)
     return 0
+
+
+def _compare(jobs: Sequence[tuple[list[str], Path]]) -> None:
+    """Put the runs of a sweep that this process has done side by side."""
+    from mlip.evaluation.comparison import labelled, write_comparison
+
+    done = [job for job in jobs if (job[1] / "summary.json").is_file()]
+    if len(done) > 1:
+        page = write_comparison(labelled(done), Path(os.path.commonpath([job[1] for job in done])))
+        print(f"comparison: {page}")  # noqa: T201
 
 
 def _task(config: DictConfig) -> float | None:
@@ -85,13 +101,14 @@ def _check_words(arguments: Sequence[str]) -> None:
 
 
 def _check_start(config: DictConfig, overrides: Sequence[str]) -> None:
-    """With ``start`` the model is that of the file; another one asked for would go unheard."""
+    """With ``start`` the model is that of the file, with the heads that it lacks; no more."""
     if config.start is None:
         return
-    parts = ("model", "backbone@", "head@", "term@", "~model", "+model")
-    lost = [o for o in overrides if o.startswith(parts) and not o.startswith("model.precision=")]
+    parts = ("model.", "backbone@", "term@", "~model", "+model")
+    heard = ("model.precision=", "model.heads.", "model.neutral=")
+    lost = [o for o in overrides if o.startswith(parts) and not o.startswith(heard)]
     if lost:
         raise ValueError(
             f"start={config.start} brings its own model, so {' '.join(lost)} would have no "
-            "effect: leave it out (model.precision may be changed)"
+            "effect: leave it out (model.precision may be changed, and heads added, as by model=4g)"
         )

@@ -29,6 +29,8 @@ class PropertyLoss(nn.Module):
         delta: Where Huber turns from quadratic to linear, in the unit of the property (eV/atom,
             eV/Å, eV/Å³).
         ramp: Whether a weight of several epochs changes linearly between them, not at once.
+        optional: Whether a model that does not give the property is trained without this loss, so
+            that one sweep compares models with and without charges; otherwise it is refused.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class PropertyLoss(nn.Module):
         function: Literal["mse", "mae", "huber"] = "mse",
         delta: float = 0.01,
         ramp: bool = False,
+        optional: bool = False,
     ) -> None:
         super().__init__()
+        self.optional = optional
         if function not in _FUNCTIONS:
             raise ValueError(f"unknown loss function {function!r}{suggest(function, _FUNCTIONS)}")
         if function == "huber" and delta <= 0:
@@ -148,6 +152,11 @@ class Loss(nn.Module):
         if not any(name in kept for name in self.names):
             raise ValueError(f"no frame has any label of the loss: {', '.join(names)}")
         return Loss(kept, self.stages.without(names))
+
+    def fitting(self, outputs: Collection[str]) -> "Loss":
+        """Return the loss without the optional properties that a model does not give."""
+        extra = [n for n, term in self._terms().items() if term.optional and n not in outputs]
+        return self.without(extra) if extra else self
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -26,7 +26,8 @@ from mlip.data.store.view import sample
 from mlip.graph import AtomGraph
 from mlip.models.build import PRECISIONS, build, head_classes, resolve
 from mlip.models.loading import load_with_config
-from mlip.models.potential import Potential
+from mlip.models.potential import BORN, DERIVATIVES, Potential
+from mlip.training.charge_labels import require_charges
 from mlip.training.loss import LABEL_OF, Loss
 from mlip.training.metrics import REPORTED
 from mlip.training.stages import Stages
@@ -89,7 +90,9 @@ def prepare(config: DictConfig) -> Setup:
     if config.start is None:
         heads = head_classes(model["heads"]).values()
         inputs = [name for head in heads for name in head.inputs]
-        labels = _labels(loss, inputs, [name for head in heads for name in head.gives])
+        gives = [name for head in heads for name in head.gives]
+        loss = loss.fitting(("energy", *DERIVATIVES, BORN, *gives))
+        labels = _labels(loss, inputs, gives)
         train = to_graphs(splits.train, float(model["backbone"]["r_max"]), labels)
         model = resolve(model, splits.elements, average_neighbors(train))
         potential = build(model)
@@ -99,6 +102,7 @@ def prepare(config: DictConfig) -> Setup:
         potential, model = extended(
             *load_with_config(config.start, head=config.start_head), model["heads"]
         )
+        loss = loss.fitting(potential.outputs)
         labels = _labels(loss, potential.inputs, potential.outputs)
         precision = config.model.precision
         potential.to_precision(PRECISIONS[precision])
@@ -107,7 +111,8 @@ def prepare(config: DictConfig) -> Setup:
         train = to_graphs(splits.train, potential.r_max, labels)
         references = _references(config, splits, isolated, potential)
     _require_outputs(loss, potential)
-    _require_total_charge(splits, potential)
+    for frames in (splits.train, splits.val):
+        require_charges(sample(frames, CHECKED), potential, "charges" in loss.names)
     potential.set_energy_references(references.values)
     val = to_graphs(splits.val, potential.r_max, labels)
     return Setup(splits, findings, references, model, potential.train(), loss, train, val)
@@ -153,24 +158,6 @@ def _labels(loss: Loss, inputs: Sequence[str], outputs: Sequence[str]) -> tuple[
     known = ("energy", "forces", "stress", *outputs)
     reported = [LABEL_OF.get(name, name) for name in REPORTED if name in known]
     return tuple(dict.fromkeys([*loss.labels, *reported, *inputs]))
-
-
-def _require_total_charge(splits: Splits, potential: Potential) -> None:
-    """Refuse frames without the total charge that a head has to be told."""
-    heads = potential.heads.items()
-    asking = [
-        name
-        for name, head in heads
-        if "total_charge" in head.inputs and not head.neutral  # type: ignore[operator]
-    ]
-    for frames in (splits.train, splits.val) if asking else ():
-        lacking = [f for f in sample(frames, CHECKED) if "total_charge" not in f.labels]
-        if lacking:
-            raise ValueError(
-                f"{len(lacking)} of {len(frames)} frames state no total charge (first "
-                f"{lacking[0].source}), which the head {asking[0]} needs: give total_charge (e) in "
-                "the info of every frame, or, if those without are neutral, model.neutral=true"
-            )
 
 
 def _require_known(splits: Splits, potential: Potential) -> None:

@@ -110,12 +110,12 @@ def test_only_equilibrated_charges_answer_to_what_is_far_away(model, answers):
     alone = potential(charged(near, 0))["charges"]
     changes = []
     for far in (Atoms("O", positions=[[12.0, 0, 0]]), Atoms("O", positions=[[0, -12.0, 3.0]])):
-        far += Atoms("Li", positions=far.positions + [0, 0, 1.6])
+        far += Atoms("Li", positions=far.positions + np.array([0, 0, 1.6]))
         changes.append((potential(charged(near + far, 0))["charges"][:3] - alone).numpy())
     first, second = changes
     turn = np.linalg.norm(np.cross(first, second)) / np.linalg.norm(first) ** 2
     assert np.linalg.norm(first) > 1e-3
-    assert (turn > 1e-3) is answers
+    assert bool(turn > 1e-3) is answers
 
 
 @native
