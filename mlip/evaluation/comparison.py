@@ -102,7 +102,7 @@ def _cell(values: Iterable[float]) -> str:
     """Return the mean, with the standard deviation over seeds where there are some."""
     found = np.array(list(values))
     if len(found) == 0:
-        return "–"
+        return "-"
     spread = f" ± {number(float(found.std(ddof=1)), 2)}" if len(found) > 1 else ""
     return f"{number(float(found.mean()))}{spread}"
 
