@@ -39,6 +39,8 @@ class MlipCalculator(Calculator):
         field: External electric field, V/Å, in directions that are not periodic.
         skin: Of potentials with charges: pairs of the Coulomb sums are kept while no atom has moved
             by half of it, Å.
+        residual: To which the charges of large structures are solved, relative; the error of the
+            energy is of its square.
 
     Potentials with charges give ``charges`` (e), ``potentials`` (V) and ``charge_energies`` (eV) of
     the atoms. Their solves start from the charges of the steps before. Atoms with a finite value in
@@ -68,6 +70,7 @@ class MlipCalculator(Calculator):
         charge: float | None = None,
         field: Sequence[float] | None = None,
         skin: float = 1.0,
+        residual: float = 1e-6,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -80,6 +83,8 @@ class MlipCalculator(Calculator):
         charged = self.potential.charge_head
         if charged is None and field is not None:
             raise ValueError(f"field is {field}, but {path} has no charges to act on: leave it out")
+        if charged is not None:
+            charged.solve_to(residual)
         self.trajectory = None if charged is None else Trajectory(skin, charged.tolerance)
         self.derived = tuple(name for name in (BORN,) if name in self.potential.outputs)
         self.supported_elements = set(self.potential.elements)

@@ -14,10 +14,11 @@ from mlip.electrostatics.operator import CoulombOperator, CoulombPlan
 from mlip.electrostatics.pme import plan_pme
 from mlip.electrostatics.system import ChargedSystem, MadeFor
 from mlip.electrostatics.tuning import require_tolerance
+from mlip.electrostatics.wave_mesh import plan_wave_mesh, wide_and_few
 from mlip.electrostatics.waves import plan_waves, wave_counts
 from mlip.errors import StructureError, suggest
 
-METHODS = ("auto", "direct", "waves", "ewald", "pme")
+METHODS = ("auto", "direct", "waves", "wave_mesh", "ewald", "pme")
 MESH_ATOMS = 1000
 """Structures with more atoms are summed on a mesh: from here on it is the faster one."""
 
@@ -41,7 +42,7 @@ def plan_coulomb(
         tolerance: Error of forces, eV/Å, and of energies per atom, eV, for charges of 1 e; errors
             grow with the square of the charges.
         method: ``auto``, or ``ewald`` or ``pme`` for slabs and periodic structures of any size, or
-            ``waves`` for periodic ones; open structures are always summed directly.
+            ``waves`` or ``wave_mesh`` for periodic ones; open structures are summed directly.
         skin: How much farther than needed pairs are listed, Å: the plan holds while no atom has
             moved by more than half of it. A plan does not notice when they have: its sums are then
             wrong, so plan again for structures that changed.
@@ -84,6 +85,9 @@ def _kinds(system: ChargedSystem, method: str, tolerance: float) -> Int[Tensor, 
         periodic = torch.where(large, METHODS.index("pme"), METHODS.index("ewald"))
         few = ~large & system.pbc.all(1) & _few_waves(system, tolerance)
         periodic = torch.where(few, METHODS.index("waves"), periodic)
+        if large.any():
+            suits = large & torch.as_tensor(wide_and_few(system), device=large.device)
+            periodic = torch.where(suits, METHODS.index("wave_mesh"), periodic)
     return torch.where(system.pbc.any(1), periodic, METHODS.index("direct"))
 
 
@@ -110,8 +114,8 @@ def _portions(
 def _plan(system: ChargedSystem, method: str, tolerance: float, skin: float) -> CoulombPlan:
     if method == "direct":
         return plan_direct(system)
-    if method == "waves":
-        return plan_waves(system, tolerance)
+    if method in ("waves", "wave_mesh"):
+        return (plan_waves if method == "waves" else plan_wave_mesh)(system, tolerance)
     return (plan_pme if method == "pme" else plan_ewald)(system, tolerance, skin)
 
 

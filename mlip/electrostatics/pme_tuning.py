@@ -115,6 +115,39 @@ def choose_meshes(
     return meshes, np.array([cutoff for _, cutoff in chosen])
 
 
+def choose_wave_meshes(
+    system: ChargedSystem, boxes: Boxes, tolerance: float
+) -> tuple[MeshSettings, ...]:
+    """Return the cheapest mesh of each structure that sums its Gaussians without real space.
+
+    Args:
+        system: Structures with three periodic directions, all widths positive.
+        boxes: Their periodic boxes.
+        tolerance: As of :func:`choose_meshes`.
+    """
+    require_tolerance(tolerance)
+    extent = extent_of(system, boxes)
+    chosen = []
+    for graph in range(system.graphs):
+        widths = system.widths[system.batch == graph].detach().cpu().numpy()
+        lengths, density = extent.lengths[graph], float(extent.density[graph])
+        own = _Structure(lengths, density, widths, None, 0.0, 0.0)
+        split = math.sqrt(2) * float(widths.min())
+        tried = []
+        for order in ORDERS:
+            spacing = split * min(COARSEST, _spacing(own, split, order, tolerance))
+            x, y, z = (_points(float(length) / spacing, order) for length in lengths)
+            tried.append(MeshSettings(split, order, (x, y, z)))
+        chosen.append(min(tried, key=lambda one, own=own: wave_time(own.widths, one)))
+    return tuple(chosen)
+
+
+def wave_time(widths: Float[np.ndarray, " atoms"], settings: MeshSettings) -> float:
+    """Return the time of a product without real space, ns: transforms for each width."""
+    points = POINT_TIME * math.prod(settings.shape) * len(np.unique(widths))
+    return WEIGHT_TIME * settings.order**3 * len(widths) + points
+
+
 def _candidates(own: _Structure, tolerance: float) -> Iterator[tuple[MeshSettings, float]]:
     least = max(math.sqrt(2) * float(own.widths.min()), SPLITS[0])
     splits = np.append(SPLITS[least < SPLITS], least)

@@ -43,6 +43,9 @@ class ChargeHead(Head):
         )
         return system, geometry.surroundings.plan or plan_coulomb(system, self.tolerance)
 
+    def solve_to(self, residual: float) -> None:
+        """Set how well charges are solved, relative; heads that solve nothing ignore it."""
+
     def bare_system(self, graph: AtomGraph, species: Tensor) -> ChargedSystem:
         """Return the charged system of structures as they are, to plan their sums beforehand."""
         atoms = graph.atomic_numbers

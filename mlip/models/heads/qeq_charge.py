@@ -59,6 +59,10 @@ class QeqCharge(ChargeHead):
         self.mode, self.settings = mode, Settings(tolerance=residual)
         self.electronegativity = Network(channels, hidden)
 
+    def solve_to(self, residual: float) -> None:
+        """Set the residual of iterative solves, relative."""
+        self.settings = Settings(tolerance=residual)
+
     def forward(
         self, features: Features, geometry: Geometry, outputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
