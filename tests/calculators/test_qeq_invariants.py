@@ -213,7 +213,7 @@ def test_plans_and_guesses_of_earlier_steps_change_nothing(make):
         assert atoms.get_charges() == pytest.approx(fresh.get_charges(), abs=1e-7)
         assert atoms.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-7)
         assert atoms.get_forces() == pytest.approx(fresh.get_forces(), abs=1e-7)
-        plans.append(calculator._trajectory.plan)
+        plans.append(calculator._trajectory._plan)
     assert plans[0] is plans[1]
     assert plans[1] is not plans[2]
     other = ion(0.0)

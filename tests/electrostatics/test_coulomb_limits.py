@@ -249,7 +249,7 @@ def _sizes(random):
 def test_a_skin_lists_more_pairs_and_changes_nothing_else():
     atoms, charges, widths = crystal()
     system, q = system_of([atoms], [widths]), tensor(charges)
-    plan, wider = plan_coulomb(system, 1e-8), plan_coulomb(system, 1e-8, skin=1.0)
+    plan, wider = (plan_coulomb(system, 1e-8, "ewald", skin=skin) for skin in (0.0, 1.0))
     assert len(wider.real.pairs.first) > len(plan.real.pairs.first)
     assert energy(system, q, wider) == pytest.approx(energy(system, q, plan), abs=1e-7)
     moved = replace(system, positions=system.positions + 0.25 * torch.rand(16, 3).double())

@@ -258,11 +258,29 @@ def test_large_structures_are_summed_on_a_mesh():
     system, charges = build(*cases)
     plan = plan_coulomb(system, 1e-5)
     assert isinstance(plan, MixedPlan)
-    assert [type(own).__name__ for _, own in plan.parts] == ["EwaldPlan", "PmePlan"]
+    assert [type(own).__name__ for _, own in plan.parts] == ["WavePlan", "WaveMeshPlan"]
     assert isinstance(plan_coulomb(system, 1e-5, "pme"), PmePlan)
     mixed = plan.operator(system).potential(charges)
     mesh = plan_coulomb(system, 1e-5, "pme").operator(system).potential(charges)
     assert (mixed - mesh).abs().max() < 1e-4
+
+
+def test_wide_gaussians_are_summed_on_meshes_without_pairs():
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(3)
+    atoms.rattle(0.1, seed=0)
+    widths = np.where(atoms.numbers == 11, 1.7, 1.3)
+    system, charges = build((atoms, widths, np.random.default_rng(0).normal(size=len(atoms))))
+    mesh, pairs = (plan_coulomb(system, 1e-6, method) for method in ("wave_mesh", "pme"))
+    for name in ("potential", "energies"):
+        own, other = (getattr(plan.operator(system), name)(charges) for plan in (mesh, pairs))
+        assert (own - other).abs().max() < 1e-5
+    own, other = (plan.operator(system).diagonal() for plan in (mesh, pairs))
+    assert (own - other).abs().max() < 1e-5
+    narrow = replace(system, widths=torch.full_like(system.widths, 0.3))
+    large = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(6)
+    crowd = system_of([large], [np.full(len(large), 0.3)])
+    assert isinstance(plan_coulomb(crowd, 1e-4), PmePlan)
+    assert not isinstance(plan_coulomb(narrow, 1e-4), PmePlan)
 
 
 def test_the_box_of_a_slab_does_not_grow_with_its_width():
