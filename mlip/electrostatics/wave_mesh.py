@@ -1,9 +1,9 @@
 """Large periodic structures of wide Gaussians: meshes alone, one for each width, and no pairs.
 
-The sum of :mod:`mlip.electrostatics.waves` on a mesh. The atoms of one width share a density on it,
-whose transform is damped by their own ``e^(-σ²k²/2)``; with a handful of widths, one an element, that
-costs a few transforms more than particle mesh Ewald and saves all of real space, which wide
-Gaussians make wide. Nothing of the plan depends on where the atoms are.
+The sum of :mod:`mlip.electrostatics.waves` on a mesh. The atoms of one width share a density on
+it, whose transform is damped by their own ``e^(-σ²k²/2)``; with a handful of widths, one an
+element, that costs a few transforms more than particle mesh Ewald and saves all of real space,
+which wide Gaussians make wide. Nothing of the plan depends on where the atoms are.
 """
 
 import math
@@ -123,9 +123,7 @@ class _WidthSum:
     def diagonal(self) -> Float[Tensor, " atoms"]:
         """Return the diagonal, one value a width, eV/e²."""
         result = self._kernel.new_zeros(self._atoms)
-        for mesh, members, variance in zip(
-            self._meshes, self._kinds, self._variances, strict=True
-        ):
+        for mesh, members, variance in zip(self._meshes, self._kinds, self._variances, strict=True):
             value = mesh.diagonal(
                 lambda k, own=variance: 4 * math.pi * COULOMB * torch.exp(-own * k) / k
             )

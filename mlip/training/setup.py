@@ -209,7 +209,7 @@ def _trained(references: EnergyReferences, splits: Splits) -> EnergyReferences:
 def _shifted(start: Potential, frames: Sequence[Frame]) -> EnergyReferences:
     """Shift the references of a potential by the least-squares fit of its own energy error."""
     frames = sample(frames, CHECKED)
-    graphs = to_graphs(frames, start.r_max, ())
+    graphs = to_graphs(frames, start.r_max, start.inputs)
     energies = [
         float(energy)
         for batch in batches(graphs, {"batch_size": 8, "workers": 0})
