@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from mlip.benchmarks.record import Record
 
 RATIO_FLOOR = 0.05
-"""J/m²; references below it are within the noise of the DFT, and enter no ratio."""
+"""In the unit of the task; references below it are within the noise of the DFT: no ratio."""
 _MIN_FACETS = 3
 
 
@@ -105,15 +105,15 @@ def facet_order(records: Iterable[Record]) -> float | None:
             if record.value is not None:
                 model[facet] = min(model[facet], record.value)
                 reference[facet] = min(reference[facet], record.reference)
-        if len(model) >= _MIN_FACETS:
-            facets = sorted(model)
+        facets = sorted(model)
+        if len(facets) >= _MIN_FACETS and np.ptp([reference[facet] for facet in facets]) > 0:
             pairs = [(model[facet], reference[facet]) for facet in facets]
             correlations.append(_spearman(*zip(*pairs, strict=True)))
     return _mean(correlations)
 
 
 def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
+    if np.ptp(first) == 0:
         return 0.0
     found: Any = spearmanr(first, second)
     return float(found.statistic)

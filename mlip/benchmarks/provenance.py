@@ -13,7 +13,9 @@ from typing import Any
 
 from ase import Atoms
 
-from mlip.benchmarks.task import Case, Task
+from mlip.benchmarks.cases import Case
+from mlip.benchmarks.task import Task
+from mlip.properties.softening import REFERENCE_FORCES
 
 DIGITS = 8
 """Decimals of positions and cells, Å, that enter a hash."""
@@ -89,7 +91,7 @@ def identity(calculator: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def input_hash(task: Task, case: Case, mode: str, identity: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of structure, bulk, protocol and calculator of one record.
+    """Return the SHA-256 of structure, partner, protocol and calculator of one record.
 
     The thresholds of the relaxation enter for the mode relaxed only.
     """
@@ -100,7 +102,7 @@ def input_hash(task: Task, case: Case, mode: str, identity: Mapping[str, Any]) -
         "mode": mode,
         "protocol": task.protocol if mode == "relaxed" else None,
         "structure": _canonical(case.structure),
-        "bulk": _canonical(case.bulk),
+        "bulk": None if case.partner is None else _canonical(case.partner),
         "calculator": identity,
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
@@ -136,13 +138,16 @@ def _package(name: str, card: Mapping[str, Any]) -> Path:
 
 
 def _canonical(atoms: Atoms) -> dict[str, Any]:
-    return {
+    content = {
         "numbers": atoms.numbers.tolist(),
         "positions": (atoms.positions.round(DIGITS) + 0.0).tolist(),  # + 0.0: no negative zero
         "cell": (atoms.cell.array.round(DIGITS) + 0.0).tolist(),
         "pbc": atoms.pbc.tolist(),
         "normal_axis": atoms.info.get("normal_axis"),
     }
+    if REFERENCE_FORCES in atoms.arrays:
+        content[REFERENCE_FORCES] = atoms.arrays[REFERENCE_FORCES].round(DIGITS).tolist()
+    return content
 
 
 def _processor() -> str:

@@ -1,7 +1,8 @@
 """Write LEADERBOARD.md and leaderboard.html, from result files only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlip.benchmarks.leaderboard import Board, Row, boards
 from mlip.benchmarks.parity import parity
@@ -29,10 +30,10 @@ _RIGHT = (0, 3, 4, 5, 6, 7, 8, 9, 12)
 _INTRODUCTION = """# Leaderboard
 
 Written by `mlip benchmark` from the result files; change those, not this file. The page
-`leaderboard.html` beside it shows every case. Errors are in J/m². *computed* is cases that gave a
-value out of all; *penalised* counts a failed case as the prediction zero, and the rank follows it.
-*median ratio* is model/DFT, below one is softening. Calculators of another functional than that
-of the reference, and controls, have no rank.
+`leaderboard.html` beside it shows every case. Errors are in the unit of the task. *computed* is
+cases that gave a value out of all; *penalised* counts a failed case as the prediction zero, and the
+rank follows it. *median ratio* is model/DFT, below one is softening. Calculators of another
+functional than that of the reference, and controls, have no rank.
 """
 
 
@@ -115,7 +116,7 @@ def _cells(row: Row) -> list[str]:
 def _groups_table(board: Board) -> list[str]:
     """Materials down, calculators across: MAE and median ratio."""
     lines = [
-        "MAE, J/m² (median ratio) by material:\n",
+        f"{_mae(board.task)} (median ratio) by material:\n",
         _line(["material", "cases", *(row.label for row in board.rows)]),
         _line(["---", "---:", *("---:" for _ in board.rows)]),
     ]
@@ -129,6 +130,11 @@ def _groups_table(board: Board) -> list[str]:
             cells.append(number(scores.mae) + ratio)
         lines.append(_line([group.name, count, *cells]))
     return lines
+
+
+def _mae(task: Mapping[str, Any]) -> str:
+    unit = task["quantity"]["unit"]
+    return "MAE" if unit == "1" else f"MAE, {unit}"
 
 
 def _worst(board: Board) -> float:

@@ -1,7 +1,7 @@
 """Run one task with one calculator: resumable, with every failure as a record."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlip import paths
 from mlip.benchmarks import provenance
+from mlip.benchmarks.cases import Case
 from mlip.benchmarks.checkpoint import checkpoint_card
 from mlip.benchmarks.process import Worker, WorkerLostError
 from mlip.benchmarks.record import Journal, Record, open_journal
 from mlip.benchmarks.results import read_records, write_results
-from mlip.benchmarks.task import Case, Task, load_task
+from mlip.benchmarks.task import Task, load_task
 from mlip.calculators.build import ALLOWED
 from mlip.paths import check_folder
 from mlip.runtime import check_device
@@ -30,6 +31,7 @@ _FROM_WORKER = (
     "wall_time",
     "peak_memory",
     "peak_gpu_memory",
+    "extra",
 )
 
 Advance = Callable[[Record], None]
@@ -75,7 +77,8 @@ def plan(config: DictConfig) -> Plan:
         FileNotFoundError: If the checkpoint does not exist.
         ModuleNotFoundError: If the package of the calculator is not installed.
     """
-    task = load_task(OmegaConf.to_container(config.task, resolve=True))  # type: ignore[arg-type]
+    settings: Any = OmegaConf.to_container(config.task, resolve=True)
+    task = load_task(settings, config.cases)
     calculator: Any = OmegaConf.to_container(config.calculator, resolve=True)
     target = str(calculator["build"].get("_target_"))
     if not target.startswith(ALLOWED):
@@ -90,6 +93,8 @@ def plan(config: DictConfig) -> Plan:
     check_folder(Path(config.output))
     if config.record and config.limit is not None:
         raise ValueError("record=true with a limit: a part of a tier is no result; drop one")
+    if config.record and config.cases is not None:
+        raise ValueError("record=true with cases of your own: they are no published task; drop one")
     modes = [config.modes] if isinstance(config.modes, str) else list(config.modes)
     wanted = task.select(config.tier, modes, config.limit)
     identity = provenance.identity(calculator)
@@ -190,8 +195,9 @@ def _start(plan: Plan) -> tuple[Worker | None, dict[str, Any] | None]:
 
 
 def _message(case: Case, mode: str) -> dict[str, Any]:
-    structure, bulk = case.structure.copy(), case.bulk.copy()  # copies carry no DFT energy
-    return {"structure": encode(structure), "bulk": encode(bulk), "mode": mode}
+    """Copies carry no DFT energy."""
+    partner = None if case.partner is None else encode(case.partner.copy())
+    return {"structure": encode(case.structure.copy()), "partner": partner, "mode": mode}
 
 
 def _record(plan: Plan, key: str, case: Case, mode: str, result: Mapping[str, Any]) -> Record:
@@ -212,20 +218,34 @@ def _record(plan: Plan, key: str, case: Case, mode: str, result: Mapping[str, An
         device=str(plan.config.device),
         threads=plan.config.threads,
         processor=shared["processor"],
-        tags={**case.tags, "scored": case.scored, "tiers": case.tiers},
+        tags=_tags(case),
         **{name: result[name] for name in _FROM_WORKER if name in result},
     )
 
 
 def _write(plan: Plan, hashes: Mapping[str, tuple[Case, str]], records: dict[str, Record]) -> Path:
     """Write what is known of this calculator as it is now, over all tiers and modes."""
-    ordered = [records[key] for key in hashes if key in records]
+    ordered = _current(records, hashes)
     path = write_results(plan.folder / "result.json", plan.task.card, plan.calculator, ordered)
     if plan.config.record:
         name = f"{plan.calculator['name']}.json"
         published = paths.content("benchmarks") / plan.task.name / "results" / name
         kept = {r.input_hash: r for r in read_records(published)} if published.exists() else {}
-        merged = kept | records
-        ordered = [merged[key] for key in hashes if key in merged]
+        ordered = _current(kept | records, hashes)
         write_results(published, plan.task.card, plan.calculator, ordered)
     return path
+
+
+def _current(records: Mapping[str, Record], hashes: Mapping[str, tuple[Case, str]]) -> list[Record]:
+    """Return the records in the order of the cases, with references and tags as they are now."""
+    return [
+        replace(
+            records[key], reference=case.reference, uncertainty=case.uncertainty, tags=_tags(case)
+        )
+        for key, (case, _) in hashes.items()
+        if key in records
+    ]
+
+
+def _tags(case: Case) -> dict[str, Any]:
+    return {**case.tags, "scored": case.scored, "tiers": case.tiers}
