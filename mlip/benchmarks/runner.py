@@ -12,6 +12,7 @@ from mlip import paths
 from mlip.benchmarks import provenance
 from mlip.benchmarks.cases import Case
 from mlip.benchmarks.checkpoint import checkpoint_card
+from mlip.benchmarks.environments import Environment, choose, environment
 from mlip.benchmarks.process import Worker, WorkerLostError
 from mlip.benchmarks.record import Journal, Record, open_journal
 from mlip.benchmarks.results import read_records, write_results
@@ -46,7 +47,8 @@ class Plan:
         task: The task with its cases.
         wanted: The (case, mode) pairs of this run.
         calculator: The calculator config, resolved.
-        identity: What determines its numbers.
+        identity: What determines its numbers; empty until its environment is built.
+        environment: Where it runs; None as long as an environment of its own may have to be built.
     """
 
     config: DictConfig
@@ -54,6 +56,12 @@ class Plan:
     wanted: list[tuple[Case, str]]
     calculator: dict[str, Any]
     identity: dict[str, Any]
+    environment: Environment | None = None
+
+    @property
+    def requirements(self) -> list[str]:
+        """Return the pip requirements of the calculator."""
+        return list(self.calculator["card"].get("requirements") or ())
 
     @property
     def folder(self) -> Path:
@@ -75,7 +83,8 @@ def plan(config: DictConfig) -> Plan:
     Raises:
         ValueError: For a wrong value, naming the field.
         FileNotFoundError: If the checkpoint does not exist.
-        ModuleNotFoundError: If the package of the calculator is not installed.
+        ModuleNotFoundError: If the package of the calculator is not installed, and no environment
+            of its own may be built.
     """
     settings: Any = OmegaConf.to_container(config.task, resolve=True)
     task = load_task(settings, config.cases)
@@ -86,7 +95,7 @@ def plan(config: DictConfig) -> Plan:
             f"calculator.build._target_ is {target!r}: only names that begin with "
             f"{' or '.join(ALLOWED)} are built"
         )
-    for key in ("timeout_s", "start_timeout_s", "threads"):
+    for key in ("timeout_s", "start_timeout_s", "environment_timeout_s", "threads"):
         if not isinstance(config[key], int | float) or config[key] <= 0:
             raise ValueError(f"{key} is {config[key]!r}: give a number above zero")
     check_device(str(config.device))
@@ -97,11 +106,30 @@ def plan(config: DictConfig) -> Plan:
         raise ValueError("record=true with cases of your own: they are no published task; drop one")
     modes = [config.modes] if isinstance(config.modes, str) else list(config.modes)
     wanted = task.select(config.tier, modes, config.limit)
+    if choose(calculator["card"], config.environment):
+        return Plan(config, task, wanted, calculator, {})
     identity = provenance.identity(calculator)
     weights = calculator["card"].get("weights") or {}
     if weights and "package" not in weights:  # a checkpoint of ours: it knows its own card
         calculator["card"] |= checkpoint_card(Path(weights["file"]))
-    return Plan(config, task, wanted, calculator, identity)
+    return Plan(config, task, wanted, calculator, identity, Environment())
+
+
+def prepare(plan: Plan) -> Plan:
+    """Return the plan with its environment, which is built if need be.
+
+    An environment that cannot be built is no error: every case gets a record that says why.
+    """
+    if plan.environment is not None:
+        return plan
+    found = environment(plan.requirements, float(plan.config.environment_timeout_s))
+    identity = provenance.failed_identity(plan.calculator)
+    if not found.problem:
+        try:
+            identity = provenance.identity(plan.calculator, found)
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            found = replace(found, problem=f"its requirements do not give what it needs: {error}")
+    return replace(plan, identity=identity, environment=found)
 
 
 def run_plan(plan: Plan, advance: Advance | None = None) -> Path:
@@ -112,6 +140,7 @@ def run_plan(plan: Plan, advance: Advance | None = None) -> Path:
         advance: Called with every record, kept or new; for a progress bar.
     """
     advance = advance or (lambda record: None)
+    plan = prepare(plan)
     hashes = plan.hashes()
     wanted = [key for key, pair in hashes.items() if pair in _pairs(plan.wanted)]
     with open_journal(plan.folder / "records.jsonl") as journal:
@@ -177,6 +206,8 @@ def _run(
 
 
 def _start(plan: Plan) -> tuple[Worker | None, dict[str, Any] | None]:
+    if plan.environment is not None and plan.environment.problem:
+        return None, {"status": "error", "detail": f"no environment: {plan.environment.problem}"}
     job = {
         "build": plan.calculator["build"],
         "property": plan.task.property,
@@ -185,7 +216,9 @@ def _start(plan: Plan) -> tuple[Worker | None, dict[str, Any] | None]:
         "threads": plan.config.threads,
     }
     try:
-        worker = Worker(job, plan.folder / "worker.log", plan.config.start_timeout_s)
+        worker = Worker(
+            job, plan.folder / "worker.log", plan.config.start_timeout_s, plan.environment
+        )
     except WorkerLostError as error:
         return None, {"status": error.status, "detail": f"at construction: {error}"}
     if worker.hello["status"] == "ready":
@@ -201,7 +234,7 @@ def _message(case: Case, mode: str) -> dict[str, Any]:
 
 
 def _record(plan: Plan, key: str, case: Case, mode: str, result: Mapping[str, Any]) -> Record:
-    shared = provenance.environment()
+    shared = (plan.environment or Environment()).shared_versions()
     return Record(
         task=plan.task.name,
         case=case.name,
@@ -213,11 +246,11 @@ def _record(plan: Plan, key: str, case: Case, mode: str, result: Mapping[str, An
         unit=plan.task.card["quantity"]["unit"],
         atoms=len(case.structure),
         checkpoint_hash=plan.identity["checkpoint_hash"],
-        versions={**shared["versions"], **plan.identity["versions"]},
+        versions={**shared, **plan.identity["versions"]},
         dtype=result.get("dtype") or plan.calculator["card"].get("dtype"),
         device=str(plan.config.device),
         threads=plan.config.threads,
-        processor=shared["processor"],
+        processor=provenance.processor(),
         tags=_tags(case),
         **{name: result[name] for name in _FROM_WORKER if name in result},
     )

@@ -15,6 +15,7 @@ from rich.progress import (
 )
 
 from mlip import paths
+from mlip.benchmarks.environments import is_built
 from mlip.benchmarks.leaderboard import boards
 from mlip.benchmarks.provenance import NoCheckpointError
 from mlip.benchmarks.publish import report
@@ -94,7 +95,13 @@ def _plans(
         card = config.calculator.card
         # No benchmark structure states a total charge, so what needs one is only run by name.
         if not (everything and (card.get("control") or card.get("needs"))):
-            found.append(plan(config))
+            item = plan(config)
+            if everything and item.environment is None and not is_built(item.requirements):
+                raise ModuleNotFoundError(
+                    f"{', '.join(item.requirements)} not met here, and no environment built for it "
+                    "yet; name the calculator to build one"
+                )
+            found.append(item)
     return found
 
 

@@ -108,7 +108,7 @@ def test_all_leaves_out_controls_and_what_is_not_given(tmp_path):
 
 
 def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlip.benchmarks.provenance.find_spec", lambda name: None)
+    monkeypatch.setattr("mlip.benchmarks.environments.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'mlip-suite\[chgnet\]'"):
         plan_sweep(["calculator=chgnet_0_3_0"])
 
