@@ -118,7 +118,7 @@ def _split(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
             )
         if key in _GROUPS:
             chosen[key] = [name.strip() for name in value.split(",") if name.strip()]
-        elif key in ("checkpoint", "output") and not value.startswith(("'", '"')):
+        elif key in ("checkpoint", "output", "cases") and not value.startswith(("'", '"')):
             rest.append(f"{key}='{value}'" if value not in ("", "null") else override)
         else:
             rest.append(override)

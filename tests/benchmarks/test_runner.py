@@ -64,6 +64,7 @@ def test_unknown_elements_are_named(tmp_path):
     [
         ("exit", "error", "exited with code 3"),
         ("kill", "error", "ended by SIGKILL"),
+        ("segfault", "error", "ended by SIGSEGV"),
         ("nan", "nan", "non-finite energy"),
         ("memory", "oom", "no memory left"),
     ],
