@@ -31,7 +31,7 @@ CHOICES = ("auto", "current", "isolated")
 FOLDER_VARIABLE = "MLIP_ENVIRONMENTS"
 SUITE = "mlip-suite"
 """In a list of requirements: everything that mlip itself needs, not only its scoring code."""
-_SCORING = ("ase>=3.26,<4", "numpy>=2,<3")
+_SCORING = ("ase>=3.26,<4", "numpy>=1.26,<3")
 _SHARED = ("ase", "numpy", "torch")
 _COMPLETE = "environment.json"
 _TAIL = 500

@@ -110,7 +110,7 @@ def plan(config: DictConfig) -> Plan:
         return Plan(config, task, wanted, calculator, {})
     identity = provenance.identity(calculator)
     weights = calculator["card"].get("weights") or {}
-    if weights and "package" not in weights:  # a checkpoint of ours: it knows its own card
+    if weights and not {"package", "url"} & set(weights):  # ours: it knows its own card
         calculator["card"] |= checkpoint_card(Path(weights["file"]))
     return Plan(config, task, wanted, calculator, identity, Environment())
 

@@ -95,14 +95,20 @@ def _plans(
         card = config.calculator.card
         # No benchmark structure states a total charge, so what needs one is only run by name.
         if not (everything and (card.get("control") or card.get("needs"))):
-            item = plan(config)
-            if everything and item.environment is None and not is_built(item.requirements):
-                raise ModuleNotFoundError(
-                    f"{', '.join(item.requirements)} not met here, and no environment built for it "
-                    "yet; name the calculator to build one"
-                )
-            found.append(item)
+            found.append(_at_hand(plan(config)) if everything else plan(config))
     return found
+
+
+def _at_hand(item: Plan) -> Plan:
+    """Refuse what ``calculator=all`` does not start by itself: installations and downloads."""
+    if item.environment is None and not is_built(item.requirements):
+        raise ModuleNotFoundError(
+            f"{', '.join(item.requirements)} not met here, and no environment built for it yet: "
+            "name the calculator to build one"
+        )
+    if "url" in (item.calculator["card"].get("weights") or {}):
+        raise NoCheckpointError("its weights are downloaded: name the calculator to run it")
+    return item
 
 
 def _split(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

@@ -121,7 +121,7 @@ def test_tiers(name):
     assert len(full) == len(task.cases) > len(core) > len(smoke) > 5
     assert {case.name for case, _ in smoke} < {case.name for case, _ in core}
     assert {case.material for case, _ in core} == {case.material for case in task.cases}
-    assert sum(len(case.structure) for case, _ in core) < 5000
+    assert sum(len(case.structure) for case, _ in core) < 6000
     assert 2 <= len(task.select("smoke", ["relaxed"])) <= 6
     assert len(task.select("full", ["static", "relaxed"], limit=3)) == 3
     with pytest.raises(ValueError, match="did you mean 'smoke'"):
