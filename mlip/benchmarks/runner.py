@@ -13,6 +13,7 @@ from mlip.benchmarks import provenance
 from mlip.benchmarks.cases import Case
 from mlip.benchmarks.checkpoint import checkpoint_card
 from mlip.benchmarks.environments import Environment, choose, environment
+from mlip.benchmarks.pool import Pool
 from mlip.benchmarks.process import Worker, WorkerLostError
 from mlip.benchmarks.record import Journal, Record, open_journal
 from mlip.benchmarks.results import read_records, write_results
@@ -95,15 +96,7 @@ def plan(config: DictConfig) -> Plan:
             f"calculator.build._target_ is {target!r}: only names that begin with "
             f"{' or '.join(ALLOWED)} are built"
         )
-    for key in ("timeout_s", "start_timeout_s", "environment_timeout_s", "threads"):
-        if not isinstance(config[key], int | float) or config[key] <= 0:
-            raise ValueError(f"{key} is {config[key]!r}: give a number above zero")
-    check_device(str(config.device))
-    check_folder(Path(config.output))
-    if config.record and config.limit is not None:
-        raise ValueError("record=true with a limit: a part of a tier is no result; drop one")
-    if config.record and config.cases is not None:
-        raise ValueError("record=true with cases of your own: they are no published task; drop one")
+    _check_values(config)
     modes = [config.modes] if isinstance(config.modes, str) else list(config.modes)
     wanted = task.select(config.tier, modes, config.limit)
     if choose(calculator["card"], config.environment):
@@ -113,6 +106,20 @@ def plan(config: DictConfig) -> Plan:
     if weights and not {"package", "url"} & set(weights):  # ours: it knows its own card
         calculator["card"] |= checkpoint_card(Path(weights["file"]))
     return Plan(config, task, wanted, calculator, identity, Environment())
+
+
+def _check_values(config: DictConfig) -> None:
+    for key in ("timeout_s", "start_timeout_s", "environment_timeout_s", "threads"):
+        if not isinstance(config[key], int | float) or config[key] <= 0:
+            raise ValueError(f"{key} is {config[key]!r}: give a number above zero")
+    if not isinstance(config.workers, int) or config.workers < 1:
+        raise ValueError(f"workers is {config.workers!r}: give at least 1")
+    check_device(str(config.device))
+    check_folder(Path(config.output))
+    if config.record and config.limit is not None:
+        raise ValueError("record=true with a limit: a part of a tier is no result; drop one")
+    if config.record and config.cases is not None:
+        raise ValueError("record=true with cases of your own: they are no published task; drop one")
 
 
 def prepare(plan: Plan) -> Plan:
@@ -182,30 +189,18 @@ class _Pairs:
 def _run(
     plan: Plan, todo: Mapping[str, tuple[Case, str]], journal: Journal, advance: Advance
 ) -> None:
-    """Ask a worker for case after case; a lost worker costs its case and is replaced."""
-    worker: Worker | None = None
-    hopeless: dict[str, Any] | None = None  # the calculator cannot be built: every case gets this
-    try:
-        for key, (case, mode) in todo.items():
-            if worker is None and hopeless is None:
-                worker, hopeless = _start(plan)
-            result = hopeless
-            if worker is not None:
-                try:
-                    result = worker.ask(_message(case, mode), plan.config.timeout_s)
-                except WorkerLostError as error:
-                    result = {"status": error.status, "detail": str(error)}
-                    worker.kill()
-                    worker = None
-            record = _record(plan, key, case, mode, result or {})
-            journal.append(record)
-            advance(record)
-    finally:
-        if worker is not None:
-            worker.stop()
+    """Compute the cases by the workers of this plan, each record on the disk as it comes."""
+
+    def deliver(key: Any, result: dict[str, Any]) -> None:
+        record = _record(plan, key, *todo[key], result)
+        journal.append(record)
+        advance(record)
+
+    pool = Pool(lambda number: _start(plan, number), deliver, plan.config.timeout_s)
+    pool.run({key: _message(*pair) for key, pair in todo.items()}, plan.config.workers)
 
 
-def _start(plan: Plan) -> tuple[Worker | None, dict[str, Any] | None]:
+def _start(plan: Plan, number: int) -> tuple[Worker | None, dict[str, Any] | None]:
     if plan.environment is not None and plan.environment.problem:
         return None, {"status": "error", "detail": f"no environment: {plan.environment.problem}"}
     job = {
@@ -215,10 +210,9 @@ def _start(plan: Plan) -> tuple[Worker | None, dict[str, Any] | None]:
         "elements": plan.calculator["card"].get("elements"),
         "threads": plan.config.threads,
     }
+    log = plan.folder / (f"worker_{number}.log" if number else "worker.log")
     try:
-        worker = Worker(
-            job, plan.folder / "worker.log", plan.config.start_timeout_s, plan.environment
-        )
+        worker = Worker(job, log, plan.config.start_timeout_s, plan.environment)
     except WorkerLostError as error:
         return None, {"status": error.status, "detail": f"at construction: {error}"}
     if worker.hello["status"] == "ready":

@@ -58,14 +58,15 @@ class Faulty(Zero):
 
     Args:
         fault: ``exit`` (leaves the process), ``kill`` (SIGKILL, as the kernel does when memory runs
-            out), ``segfault``, ``hang``, ``nan`` or ``memory`` (MemoryError).
+            out), ``segfault``, ``hang``, ``nan``, ``memory`` (MemoryError), or ``wait`` (one
+            second for every structure, of whatever size).
         size: Number of atoms of the structures concerned.
 
     Raises:
         ValueError: For an unknown fault.
     """
 
-    FAULTS = ("exit", "kill", "segfault", "hang", "nan", "memory")
+    FAULTS = ("exit", "kill", "segfault", "hang", "wait", "nan", "memory")
 
     def __init__(self, fault: str, size: int, **kwargs: Any) -> None:
         if fault not in self.FAULTS:
@@ -81,7 +82,9 @@ class Faulty(Zero):
     ) -> None:
         """Behave as ``Zero``, or fail as asked."""
         super().calculate(atoms, properties, system_changes)
-        if len(self.atoms or ()) != self.size:
+        if self.fault == "wait":
+            time.sleep(1)
+        if self.fault == "wait" or len(self.atoms or ()) != self.size:
             return
         if self.fault == "exit":
             os._exit(3)
