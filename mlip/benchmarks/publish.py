@@ -8,7 +8,7 @@ from mlip.benchmarks.leaderboard import Board, Row, boards
 from mlip.benchmarks.parity import parity
 from mlip.benchmarks.record import STATUSES
 from mlip.benchmarks.results import read_result
-from mlip.benchmarks.text import DASH, number
+from mlip.benchmarks.text import DASH, interval, number
 from mlip.reporting.html import write_page, write_text
 
 _HEAD = (
@@ -19,6 +19,8 @@ _HEAD = (
     "MAE",
     "by material",
     "penalised",
+    "95 % interval",
+    "skill",
     "bias",
     "median ratio",
     "facet order",
@@ -26,14 +28,15 @@ _HEAD = (
     "licence of the weights",
     "time, s",
 )
-_RIGHT = (0, 3, 4, 5, 6, 7, 8, 9, 12)
+_RIGHT = (0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14)
 _INTRODUCTION = """# Leaderboard
 
 Written by `mlip benchmark` from the result files; change those, not this file. The page
 `leaderboard.html` beside it shows every case. Errors are in the unit of the task. *computed* is
 cases that gave a value out of all; *penalised* counts a failed case as the prediction zero, and the
-rank follows it. *median ratio* is model/DFT, below one is softening. Calculators of another
-functional than that of the reference, and controls, have no rank.
+rank follows it; its *95 % interval* comes from resampling the cases. *skill* is 1 for perfect and 0
+for the prediction zero, whoever else is on the board. *median ratio* is model/DFT, below one is
+softening. Calculators of another functional than that of the reference, and controls, have no rank.
 """
 
 
@@ -59,6 +62,7 @@ def report(results: Sequence[Path], folder: Path) -> list[Path]:
         parity={board.key: parity(board, order) for board in found},
         statuses=STATUSES,
         show=number,
+        show_interval=interval,
         worst={board.key: _worst(board) for board in found},
     )
     return [page, write_text(folder / "LEADERBOARD.md", markdown(found))]
@@ -89,6 +93,7 @@ def _section(board: Board) -> str:
         *(_line(_cells(row)) for row in board.rows),
         "",
         *_groups_table(board),
+        *_alarm_lines(board),
     ]
     return "\n".join(lines) + "\n"
 
@@ -104,6 +109,8 @@ def _cells(row: Row) -> list[str]:
         number(found.mae),
         number(found.material_mae),
         number(found.penalised_mae),
+        interval(found.interval),
+        number(found.skill, 2),
         number(found.bias, sign=True),
         number(found.median_ratio, 2),
         number(found.facet_order, 2),
@@ -130,6 +137,12 @@ def _groups_table(board: Board) -> list[str]:
             cells.append(number(scores.mae) + ratio)
         lines.append(_line([group.name, count, *cells]))
     return lines
+
+
+def _alarm_lines(board: Board) -> list[str]:
+    if not board.alarms:
+        return []
+    return ["", f"All potentials agree against the reference: {', '.join(board.alarms)}."]
 
 
 def _mae(task: Mapping[str, Any]) -> str:

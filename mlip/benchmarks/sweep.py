@@ -15,6 +15,7 @@ from rich.progress import (
 )
 
 from mlip import paths
+from mlip.benchmarks.cost import describe_cost
 from mlip.benchmarks.environments import is_built
 from mlip.benchmarks.leaderboard import boards
 from mlip.benchmarks.provenance import NoCheckpointError
@@ -50,6 +51,8 @@ def cli_run(overrides: Sequence[str], console: Console | None = None) -> list[Pa
             raise ValueError("the published leaderboard is rebuilt in a checkout of the project")
         return _announce(console, report(sorted(folder.glob("*/results/*.json")), folder))
     plans = plan_sweep(overrides, console)
+    for item in plans:
+        _announce_cost(console, item)
     results = _run(plans, console)
     output = Path(plans[0].config.output)
     written = report(results, output)
@@ -170,6 +173,19 @@ def _advance(progress: Progress, item: Plan, total: TaskID) -> Callable[[Record]
         progress.advance(total)
 
     return advance
+
+
+def _announce_cost(console: Console, item: Plan) -> None:
+    name = item.calculator["name"]
+    cost = describe_cost(name, item.wanted, item.config.workers)
+    console.print(f"{item.task.name} · {name}: {cost}", markup=False, highlight=False)
+    if item.environment is None and not is_built(item.requirements):
+        console.print(
+            f"  its environment is built first, once, which takes minutes: "
+            f"{', '.join(item.requirements)}",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _announce(console: Console, written: list[Path]) -> list[Path]:

@@ -40,6 +40,8 @@ def test_cartesian_product_with_page_and_table(tmp_path):
             assert len(records) == 2
             assert sum(r["status"] == "ok" for r in records) == ok
     text = screen.export_text()
+    assert "surface_energy · zero: 2 cases, 16 atoms, about 1 s by earlier runs" in text
+    assert "surface_energy · raising: 2 cases, 16 atoms; no time known for raising" in text
     assert "0/2" in text  # coverage is printed
     assert "2/2" in text
     assert "leaderboard.html" in text
