@@ -116,12 +116,14 @@ def choose(card: Mapping[str, Any], choice: str) -> bool:
     return choice == "isolated"
 
 
-def is_built(requirements: Sequence[str]) -> bool:
+def is_built(requirements: Sequence[str], links: Sequence[str] = ()) -> bool:
     """Return whether the environment of these requirements exists already."""
-    return (_folder(requirements) / _COMPLETE).is_file()
+    return (_folder(requirements, links) / _COMPLETE).is_file()
 
 
-def environment(requirements: Sequence[str], timeout: float = 3600.0) -> Environment:
+def environment(
+    requirements: Sequence[str], links: Sequence[str] = (), timeout: float = 3600.0
+) -> Environment:
     """Return the isolated environment of some requirements, building it if there is none.
 
     It is built by uv where that is installed, else by venv and pip, under a lock; what a kill left
@@ -130,17 +132,18 @@ def environment(requirements: Sequence[str], timeout: float = 3600.0) -> Environ
 
     Args:
         requirements: As pip takes them; ``mlip-suite`` stands for what mlip itself needs.
+        links: Pages or folders where wheels are found beside the index.
         timeout: For each command of the installation, s.
 
     Returns:
         The environment; with ``problem`` set if it could not be built. The whole output of the
         installer is in a file named there.
     """
-    folder = _folder(requirements)
+    folder = _folder(requirements, links)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / _COMPLETE).is_file():
-            problem = _build(folder, requirements, timeout)
+            problem = _build(folder, requirements, links, timeout)
             if problem:
                 shutil.rmtree(folder, ignore_errors=True)
                 return Environment(isolated=True, problem=problem)
@@ -163,9 +166,9 @@ def _met(requirement: str) -> bool:
         return False
 
 
-def _folder(requirements: Sequence[str]) -> Path:
+def _folder(requirements: Sequence[str], links: Sequence[str] = ()) -> Path:
     content = {
-        "requirements": sorted(requirements),
+        "requirements": [*sorted(requirements), *links],
         "python": platform.python_version(),
         "mlip": mlip.__version__,
         "torch": _pinned_torch(),
@@ -185,13 +188,14 @@ def _pinned_torch() -> str | None:
     return found.partition("+")[0] if found.endswith("+cpu") else None
 
 
-def _build(folder: Path, requirements: Sequence[str], timeout: float) -> str:
+def _build(folder: Path, requirements: Sequence[str], links: Sequence[str], timeout: float) -> str:
     """Build the environment; return why not, or nothing."""
     shutil.rmtree(folder, ignore_errors=True)
     log = folder.with_name(f"{folder.name}.log")
     log.write_text("", encoding="utf-8")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     wanted = [*_SCORING, *_expanded(requirements)]
+    wanted += [f"--find-links={link}" for link in links]
     uv = shutil.which("uv")
     create = (
         [uv, "venv", "--python", sys.executable, str(folder)]

@@ -65,6 +65,11 @@ class Plan:
         return list(self.calculator["card"].get("requirements") or ())
 
     @property
+    def links(self) -> list[str]:
+        """Return where else than in the index its wheels are found."""
+        return list(self.calculator["card"].get("find_links") or ())
+
+    @property
     def folder(self) -> Path:
         """Return the folder of this task and calculator within the run folder."""
         return Path(self.config.output) / self.task.name / self.calculator["name"]
@@ -129,7 +134,7 @@ def prepare(plan: Plan) -> Plan:
     """
     if plan.environment is not None:
         return plan
-    found = environment(plan.requirements, float(plan.config.environment_timeout_s))
+    found = environment(plan.requirements, plan.links, float(plan.config.environment_timeout_s))
     identity = provenance.failed_identity(plan.calculator)
     if not found.problem:
         try:

@@ -104,7 +104,7 @@ def _plans(
 
 def _at_hand(item: Plan) -> Plan:
     """Refuse what ``calculator=all`` does not start by itself: installations and downloads."""
-    if item.environment is None and not is_built(item.requirements):
+    if item.environment is None and not is_built(item.requirements, item.links):
         raise ModuleNotFoundError(
             f"{', '.join(item.requirements)} not met here, and no environment built for it yet: "
             "name the calculator to build one"
@@ -179,7 +179,7 @@ def _announce_cost(console: Console, item: Plan) -> None:
     name = item.calculator["name"]
     cost = describe_cost(name, item.wanted, item.config.workers)
     console.print(f"{item.task.name} · {name}: {cost}", markup=False, highlight=False)
-    if item.environment is None and not is_built(item.requirements):
+    if item.environment is None and not is_built(item.requirements, item.links):
         console.print(
             f"  its environment is built first, once, which takes minutes: "
             f"{', '.join(item.requirements)}",
