@@ -7,6 +7,7 @@ from collections import Counter
 import ase.io
 import numpy as np
 import pytest
+import spglib
 import yaml
 from omegaconf import OmegaConf
 
@@ -16,7 +17,7 @@ from mlip.config import compose, options
 from mlip.properties.excess import check_stoichiometry, normal_axis, plane_area
 
 TASKS = ("surface_energy", "grain_boundary_energy")
-ALL = (*TASKS, "work_of_separation", "softening")
+ALL = (*TASKS, "work_of_separation", "softening", "bulk_modulus")
 ROOT = paths.content("benchmarks")
 
 
@@ -89,6 +90,17 @@ def test_softening_frames_are_off_equilibrium_and_come_from_the_data_sets():
             assert case.tags["source_split"] == "test"
             same = [f for f in published[case.material] if f.shape == forces.shape]
             assert min(abs(f - forces).max() for f in same) < 1e-7
+
+
+def test_bulk_moduli_are_those_of_cubic_crystals_without_freedom():
+    task = task_of("bulk_modulus")
+    cases = {case.label: case for case in task.cases}
+    assert cases["MgO@mp-1265"].reference == pytest.approx(151.45)  # GPa
+    for case in task.cases:
+        cell = (case.structure.cell.array, case.structure.get_scaled_positions())
+        found = spglib.get_symmetry_dataset((*cell, case.structure.numbers), symprec=1e-2)
+        assert found.number >= 195, case.name
+        assert set(case.tiers) == {"static"}
 
 
 def test_lithium_values_are_those_of_the_source():
