@@ -40,8 +40,8 @@ def bulk_modulus(
     """Return K = V d²E/dV² at the minimum of E(V) under isotropic strain, in GPa.
 
     Seven volumes within 6 %, scaled positions kept; Birch-Murnaghan of third order, that is, a
-    cubic in V^(−2/3) (Birch, Phys. Rev. 71, 809 (1947)). This is the elastic bulk modulus of cubic crystals
-    whose atoms symmetry holds in place; for others it is an upper bound.
+    cubic in V^(−2/3) (Birch, Phys. Rev. 71, 809 (1947)). This is the elastic bulk modulus of cubic
+    crystals whose atoms symmetry holds in place; for others it is an upper bound.
 
     Args:
         crystal: Cell near its equilibrium volume; not modified.
