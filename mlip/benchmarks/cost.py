@@ -1,7 +1,6 @@
 """What a run will cost, told before it starts from what was measured before."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 
 from mlip import paths
@@ -13,29 +12,30 @@ _MIN_SAMPLES = 3
 
 
 def describe_cost(
-    calculator: str, wanted: Sequence[tuple[Case, str]], workers: int, seen: Sequence[Path] = ()
+    task: str, calculator: str, wanted: Sequence[tuple[Case, str]], workers: int
 ) -> str:
-    """Return a line such as ``48 cases, 3168 atoms, about 1 min on one thread``.
+    """Return a line such as ``48 cases, 3168 atoms, about 1 min by earlier runs``.
 
     The speed is the median time for an atom in each mode, of this calculator's published results
-    and of the result files given; without any it is not guessed.
+    of the same task; without any it is not guessed.
 
     Args:
+        task: Its name.
         calculator: Name of its config.
         wanted: The cases and modes to run.
         workers: Processes that share them.
-        seen: Further result files.
     """
     atoms = sum(_atoms(case) for case, _ in wanted)
     text = f"{len(wanted)} cases, {atoms} atoms"
-    published = sorted(paths.content("benchmarks").glob(f"*/results/{calculator}.json"))
-    records = [r for path in [*published, *seen] if path.is_file() for r in read_records(path)]
+    path = paths.content("benchmarks") / task / "results" / f"{calculator}.json"
+    records = read_records(path) if path.is_file() else []
     seconds = 0.0
     for mode in sorted({mode for _, mode in wanted}):
         speed = _seconds_per_atom(records, mode)
         if speed is None:
             return f"{text}; no time known for {calculator} in the mode {mode}"
-        seconds += speed * sum(_atoms(case) for case, found in wanted if found == mode)
+        # as records count atoms: of the structure, whose time holds that of its partner
+        seconds += speed * sum(len(case.structure) for case, found in wanted if found == mode)
     return f"{text}, about {_written(seconds / workers)} by earlier runs"
 
 

@@ -177,7 +177,7 @@ def _advance(progress: Progress, item: Plan, total: TaskID) -> Callable[[Record]
 
 def _announce_cost(console: Console, item: Plan) -> None:
     name = item.calculator["name"]
-    cost = describe_cost(name, item.wanted, item.config.workers)
+    cost = describe_cost(item.task.name, name, item.wanted, item.config.workers)
     console.print(f"{item.task.name} · {name}: {cost}", markup=False, highlight=False)
     if item.environment is None and not is_built(item.requirements, item.links):
         console.print(
