@@ -7,11 +7,13 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from mlip.errors import suggest
-from mlip.properties.relax import NotConvergedError, Protocol, Relaxed, single_point
+from mlip.properties.relax import NotConvergedError, PropertyError, Protocol, Relaxed, single_point
 from mlip.units import GPA_PER_EV_A3
 
 VOLUMES = (0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06)
 """Of the volume given."""
+ROUGHNESS = 2.0
+"""meV/atom; a larger residual of the fit is a jump of the potential, not a curve."""
 _DEGREE = 3
 
 
@@ -52,6 +54,7 @@ def bulk_modulus(
     Raises:
         ValueError: For another mode.
         NotConvergedError: If the energy has no minimum within the volumes.
+        PropertyError: If the energy jumps, so that it has no curvature to speak of.
         NonFiniteError: If an energy or a force is not finite.
     """
     if mode != "static":
@@ -65,6 +68,16 @@ def bulk_modulus(
     return BulkModulus(modulus * GPA_PER_EV_A3, given, {"volume_ratio": ratio})
 
 
+def _check_smooth(residuals: np.ndarray, given: Relaxed) -> None:
+    largest = 1e3 * float(np.abs(residuals).max()) / len(given.atoms)
+    if largest > ROUGHNESS:
+        raise PropertyError(
+            f"the energy is not smooth in the volume: it deviates from its fit by {largest:.1f} "
+            f"meV/atom, more than {ROUGHNESS:g}, as where neighbours cross a cutoff",
+            given,
+        )
+
+
 def _scaled(crystal: Atoms, ratio: float) -> Atoms:
     atoms = crystal.copy()
     atoms.set_cell(atoms.cell.array * ratio ** (1 / 3), scale_atoms=True)
@@ -75,6 +88,7 @@ def _minimum(volumes: np.ndarray, energies: np.ndarray, given: Relaxed) -> tuple
     """Return the volume of the minimum, Å³, and K there, eV/Å³."""
     scale = float(volumes.mean())
     fit = np.poly1d(np.polyfit((volumes / scale) ** (-2 / 3), energies, _DEGREE))
+    _check_smooth(fit((volumes / scale) ** (-2 / 3)) - energies, given)
     slope, curvature = fit.deriv(1), fit.deriv(2)
     low, high = sorted((volumes[[0, -1]] / scale) ** (-2 / 3))
     found = [x.real for x in slope.r if abs(x.imag) < 1e-9 and low <= x.real <= high]

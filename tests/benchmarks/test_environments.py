@@ -144,3 +144,22 @@ def test_the_identity_holds_the_versions_of_its_own_environment(tmp_path, monkey
     assert ready.identity["versions"] == {"chgnet": "9.9"}
     assert len(ready.identity["checkpoint_hash"]) == 64
     assert json.dumps(ready.identity)
+
+
+@pytest.mark.slow
+def test_two_potentials_that_exclude_one_another_run_in_one_command(tmp_path, monkeypatch):
+    """Builds the environment of SevenNet from the package index, which takes minutes."""
+    pytest.importorskip("chgnet")
+    for name in ("PIP_NO_INDEX", "UV_NO_INDEX", "UV_OFFLINE"):
+        monkeypatch.delenv(name)
+    names = ("chgnet_0_3_0", "sevennet_mf_0")
+    more = (f"output={tmp_path}/out", "limit=2", "progress=false", "environment=isolated")
+    cli_run([f"calculator={','.join(names)}", *more])
+    values = {}
+    for name in names:
+        records = read_records(tmp_path / "out" / "surface_energy" / name / "result.json")
+        assert [r.status for r in records] == ["ok", "ok"], records[0].detail
+        values[name] = [r.value for r in records]
+        assert ("sevenn" in records[0].versions) == (name == "sevennet_mf_0")
+    assert values["chgnet_0_3_0"] == pytest.approx([0.343, 0.320], abs=2e-3)  # J/m²
+    assert values["sevennet_mf_0"] == pytest.approx([0.337, 0.291], abs=2e-3)

@@ -9,7 +9,7 @@ from ase.eos import EquationOfState
 
 from mlip.calculators.controls import Zero
 from mlip.properties.bulk_modulus import bulk_modulus
-from mlip.properties.relax import NotConvergedError
+from mlip.properties.relax import NotConvergedError, PropertyError
 from mlip.units import GPA_PER_EV_A3
 
 
@@ -50,6 +50,20 @@ def test_copper_agrees_with_the_fit_of_ase():
     found = bulk_modulus(crystal, EMT())
     assert found.value == pytest.approx(modulus * GPA_PER_EV_A3, rel=1e-3)
     assert found.extra["volume_ratio"] == pytest.approx(v0 / crystal.get_volume(), rel=1e-4)
+
+
+class Jumping(Spring):
+    """As where a shell of neighbours leaves the cutoff."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.results["energy"] += 0.1 * len(self.atoms) * (self.atoms.get_volume() > self.volume)
+
+
+def test_a_potential_that_jumps_has_no_modulus():
+    crystal = bulk("Cu", cubic=True)
+    with pytest.raises(PropertyError, match="the energy is not smooth in the volume"):
+        bulk_modulus(crystal, Jumping(0.8, crystal.get_volume() * 1.01))
 
 
 def test_no_minimum_within_the_volumes_is_no_value():
