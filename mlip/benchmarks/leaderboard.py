@@ -89,15 +89,17 @@ def boards(results: Sequence[Result]) -> list[Board]:
     tasks = {(r.task["name"], r.task["version"]): r.task for r in results}
     found = [
         _board(task, tier, mode, [r for r in results if (r.task["name"], r.task["version"]) == key])
-        for key, task in sorted(tasks.items(), key=lambda item: _task_order(item[0]))
+        for key, task in sorted(tasks.items(), key=lambda item: _task_order(item[1]))
         for mode in MODES
         for tier in TIERS
     ]
     return [board for board in found if board is not None]
 
 
-def _task_order(key: tuple[str, str]) -> tuple[bool, str, str]:
-    return (key[0] != "surface_energy", *key)
+def _task_order(task: dict[str, Any]) -> tuple[bool, bool, str, str]:
+    """Surfaces first, then what else is an energy of an area, then the covariates."""
+    first, area = task["name"] != "surface_energy", task["quantity"]["unit"] != "J/m²"
+    return first, area, task["name"], task["version"]
 
 
 def _board(task: dict[str, Any], tier: str, mode: str, results: list[Result]) -> Board | None:

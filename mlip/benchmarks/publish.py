@@ -63,6 +63,7 @@ def report(results: Sequence[Path], folder: Path) -> list[Path]:
         statuses=STATUSES,
         show=number,
         show_interval=interval,
+        heat={board.key: _hottest(board) for board in found},
         worst={board.key: _worst(board) for board in found},
     )
     return [page, write_text(folder / "LEADERBOARD.md", markdown(found))]
@@ -153,6 +154,13 @@ def _mae(task: Mapping[str, Any]) -> str:
 def _worst(board: Board) -> float:
     """Return the largest error on a board, to which its bars are scaled."""
     values = [value for row in board.rows for value in (row.scores.mae, row.scores.penalised_mae)]
+    return max((value for value in values if value), default=1.0)
+
+
+def _hottest(board: Board) -> float:
+    """Return the largest error of a material by a potential, at which the colour is strongest."""
+    potentials = [row for row in board.rows if not row.card.get("control")] or board.rows
+    values = [group.scores.mae for row in potentials for group in row.groups]
     return max((value for value in values if value), default=1.0)
 
 
