@@ -52,7 +52,7 @@ def report(results: Sequence[Path], folder: Path) -> list[Path]:
     """
     if not results:
         raise ValueError("there are no results yet: run `mlip benchmark … record=true` first")
-    found = boards([read_result(path) for path in results])
+    found = _without_subsets(boards([read_result(path) for path in results]))
     potentials = (r for board in found for r in board.rows if not r.card.get("control"))
     order = sorted({row.name for row in potentials})
     page = write_page(
@@ -67,6 +67,18 @@ def report(results: Sequence[Path], folder: Path) -> list[Path]:
         worst={board.key: _worst(board) for board in found},
     )
     return [page, write_text(folder / "LEADERBOARD.md", markdown(found))]
+
+
+def _without_subsets(found: Sequence[Board]) -> list[Board]:
+    """Leave out a tier if the next one holds all its calculators: it holds its cases too."""
+    kept = []
+    for index, board in enumerate(found):
+        larger = found[index + 1] if index + 1 < len(found) else None
+        same = larger and (larger.task["name"], larger.mode) == (board.task["name"], board.mode)
+        names = {row.name for row in board.rows}
+        if not (larger and same and names <= {row.name for row in larger.rows}):
+            kept.append(board)
+    return kept
 
 
 def markdown(found: Sequence[Board]) -> str:

@@ -144,6 +144,15 @@ def test_page_and_table_show_the_same_numbers_and_need_no_network(tmp_path):
     assert "fetch(" not in html
 
 
+def test_a_tier_that_the_next_one_holds_has_no_section_of_its_own(tmp_path):
+    whole = result(tmp_path, "whole", dict.fromkeys(CASES, 0.5))
+    table = report([whole], tmp_path / "a")[1].read_text(encoding="utf-8")
+    assert re.findall(r"static, (\w+) tier", table) == ["full"]
+    part = result(tmp_path, "part", {"Li/100": 0.5, "Li/111": 0.5})
+    table = report([whole, part], tmp_path / "b")[1].read_text(encoding="utf-8")
+    assert re.findall(r"static, (\w+) tier", table) == ["smoke", "full"]
+
+
 def test_report_is_a_function_of_the_files(tmp_path):
     paths = [result(tmp_path, "x", {"Li/100": 0.4})]
     first = [path.read_bytes() for path in report(paths, tmp_path / "a")]
