@@ -123,10 +123,12 @@ HELP = {
 
   mlip evaluate checkpoint=runs/demo/best.safetensors frames=mlearn_li split=test
   mlip evaluate calculator=chgnet_0_3_0 frames=my.extxyz units=ase""",
-    "benchmark": """mlip benchmark task=NAME[,NAME] calculator=NAME[,NAME] [checkpoint=FILE] [tier=smoke|full] [output=DIR]
+    "benchmark": """mlip benchmark task=NAME[,NAME] calculator=NAME[,NAME] [checkpoint=FILE] [tier=smoke|core|full] [output=DIR]
 
   mlip benchmark task=all calculator=chgnet_0_3_0,checkpoint checkpoint=runs/demo/best.safetensors
+  mlip benchmark task=surface_energy cases=DIR calculator=chgnet_0_3_0,sevennet_0     your structures.extxyz, reference.csv
   mlip benchmark … 'modes=[static,relaxed]' limit=3 threads=2 device=cuda timeout_s=600 head=NAME
+  mlip benchmark … environment=auto|current|isolated   what a calculator needs is installed once, into its own environment
   mlip benchmark report                             rebuild the leaderboard from recorded results""",
     "list": "mlip list [GROUP …]   names of datasets, or of a config group: model, backbone, task, calculator, …",
 }

@@ -1,7 +1,7 @@
 """From result files to boards: one ranking for each task, tier and mode."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlip.benchmarks.metrics import Scores, score
@@ -9,6 +9,8 @@ from mlip.benchmarks.record import Record
 from mlip.benchmarks.results import Result
 from mlip.benchmarks.task import MODES, TIERS
 
+_VOTERS = 3
+_ALARM = 4.0
 _HELD_OUT = {"train": " · in the training file", "test": " · held out"}
 
 
@@ -53,10 +55,11 @@ class Board:
 
     Args:
         task: Card of the task.
-        tier: smoke or full.
+        tier: smoke, core or full.
         mode: static or relaxed.
         rows: Ranked calculators, then those of another functional, then controls.
         cases: One record a case, for names, references and tags.
+        alarms: Cases on which all potentials agree against the reference, which may be wrong.
     """
 
     task: dict[str, Any]
@@ -64,6 +67,7 @@ class Board:
     mode: str
     rows: list[Row]
     cases: list[Record]
+    alarms: list[str] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -80,20 +84,22 @@ def boards(results: Sequence[Result]) -> list[Board]:
     """Return every board that the results fill, in the order task, mode, tier.
 
     Cases of a board are the union over its calculators: what one of them has not run counts as
-    failed for it. A calculator is on the board of the full tier if it ran any case beyond smoke.
+    failed for it. A calculator is on the board of a tier if it ran any case of that tier.
     """
     tasks = {(r.task["name"], r.task["version"]): r.task for r in results}
     found = [
         _board(task, tier, mode, [r for r in results if (r.task["name"], r.task["version"]) == key])
-        for key, task in sorted(tasks.items(), key=lambda item: _task_order(item[0]))
+        for key, task in sorted(tasks.items(), key=lambda item: _task_order(item[1]))
         for mode in MODES
         for tier in TIERS
     ]
     return [board for board in found if board is not None]
 
 
-def _task_order(key: tuple[str, str]) -> tuple[bool, str, str]:
-    return (key[0] != "surface_energy", *key)
+def _task_order(task: dict[str, Any]) -> tuple[bool, bool, str, str]:
+    """Surfaces first, then what else is an energy of an area, then the covariates."""
+    first, area = task["name"] != "surface_energy", task["quantity"]["unit"] != "J/m²"
+    return first, area, task["name"], task["version"]
 
 
 def _board(task: dict[str, Any], tier: str, mode: str, results: list[Result]) -> Board | None:
@@ -108,7 +114,27 @@ def _board(task: dict[str, Any], tier: str, mode: str, results: list[Result]) ->
     cases = {case: record for _, records in entries for case, record in records.items()}
     ordered = [cases[name] for name in sorted(cases)]
     rows = [_row(task, result, records, ordered) for result, records in entries]
-    return Board(task, tier, mode, _ranked(rows), ordered)
+    return Board(task, tier, mode, _ranked(rows), ordered, consensus_alarms(rows, ordered))
+
+
+def consensus_alarms(rows: Sequence[Row], cases: Sequence[Record]) -> list[str]:
+    """Return the scored cases on which three or more potentials agree against the reference.
+
+    They agree if the spread of their values is below half of their mean distance from the
+    reference, and that distance is above four times its uncertainty. Potentials of another
+    functional and controls have no vote. Potentials trained on the same data may err together: an
+    alarm asks for a look at the reference, and changes no score.
+    """
+    voters = [row for row in rows if not row.note]
+    found = []
+    for case in cases:
+        values = [value for row in voters if (value := row.records[case.case].value) is not None]
+        if len(values) < _VOTERS or not case.tags.get("scored", True):
+            continue
+        distance = abs(sum(values) / len(values) - case.reference)
+        if max(values) - min(values) < distance / 2 and distance > _ALARM * case.uncertainty:
+            found.append(case.case)
+    return found
 
 
 def _row(

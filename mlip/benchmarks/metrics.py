@@ -13,8 +13,10 @@ from scipy.stats import spearmanr
 from mlip.benchmarks.record import Record
 
 RATIO_FLOOR = 0.05
-"""J/m²; references below it are within the noise of the DFT, and enter no ratio."""
+"""In the unit of the task; references below it are within the noise of the DFT: no ratio."""
 _MIN_FACETS = 3
+_MIN_RESAMPLED = 2
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Scores:
         median_ratio: Median of value/reference where the reference is above the noise.
         facet_order: Mean over materials of Spearman's rank correlation of the facets.
         wall_time: Of all cases, s.
+        interval: 95 % interval of the penalised MAE, from resampling the cases.
+        skill: 1 − penalised MAE / MAE of the prediction zero; 1 is perfect, 0 is worth nothing.
+            The scale is that of the references, never of other calculators.
     """
 
     n: int
@@ -44,6 +49,8 @@ class Scores:
     median_ratio: float | None
     facet_order: float | None
     wall_time: float
+    interval: tuple[float, float] | None = None
+    skill: float | None = None
 
     @property
     def coverage(self) -> float:
@@ -71,7 +78,27 @@ def score(records: Sequence[Record]) -> Scores:
         median_ratio=median_ratio(done),
         facet_order=facet_order(done),
         wall_time=sum(record.wall_time or 0.0 for record in records),
+        interval=bootstrap(penalties),
+        skill=_skill(penalties, [abs(record.reference) for record in counted]),
     )
+
+
+def bootstrap(errors: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean of some errors by resampling; None below two.
+
+    The random numbers are fixed, so that the same records give the same interval.
+    """
+    if len(errors) < _MIN_RESAMPLED:
+        return None
+    values = np.asarray(errors, dtype=float)
+    draws = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _skill(penalties: Sequence[float], references: Sequence[float]) -> float | None:
+    scale = sum(references)
+    return 1 - sum(penalties) / scale if scale > 0 else None
 
 
 def score_mae(records: Iterable[Record]) -> float | None:
@@ -105,15 +132,15 @@ def facet_order(records: Iterable[Record]) -> float | None:
             if record.value is not None:
                 model[facet] = min(model[facet], record.value)
                 reference[facet] = min(reference[facet], record.reference)
-        if len(model) >= _MIN_FACETS:
-            facets = sorted(model)
+        facets = sorted(model)
+        if len(facets) >= _MIN_FACETS and np.ptp([reference[facet] for facet in facets]) > 0:
             pairs = [(model[facet], reference[facet]) for facet in facets]
             correlations.append(_spearman(*zip(*pairs, strict=True)))
     return _mean(correlations)
 
 
 def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
+    if np.ptp(first) == 0:
         return 0.0
     found: Any = spearmanr(first, second)
     return float(found.statistic)

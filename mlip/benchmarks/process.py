@@ -1,15 +1,15 @@
 """The runner's end of a worker: start it, ask it, and outlive it."""
 
 import json
-import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from mlip.benchmarks.environments import Environment
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _TAIL = 300
@@ -31,23 +31,34 @@ class Worker:
         job: What ``mlip.benchmarks.worker`` builds: build, property, protocol, elements, threads.
         log: File that takes whatever the process prints.
         start_timeout: For the construction of the calculator, s.
+        environment: Where it runs; this process's own if None.
 
     Raises:
         WorkerLostError: If it dies or hangs before it is ready.
     """
 
-    def __init__(self, job: dict[str, Any], log: Path, start_timeout: float) -> None:
+    def __init__(
+        self,
+        job: dict[str, Any],
+        log: Path,
+        start_timeout: float,
+        environment: Environment | None = None,
+    ) -> None:
+        environment = environment or Environment()
         self._oom_kills = _oom_kills()
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlip.benchmarks.worker"],
+                [environment.python, "-m", "mlip.benchmarks.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(job["threads"]))},
+                env={
+                    **environment.variables(),
+                    **dict.fromkeys(_THREAD_VARIABLES, str(job["threads"])),
+                },
             )
         self._answers: queue.Queue[bytes | None] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()

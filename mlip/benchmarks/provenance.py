@@ -6,14 +6,15 @@ import platform
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 
-from mlip.benchmarks.task import Case, Task
+from mlip.benchmarks.cases import Case
+from mlip.benchmarks.environments import Environment
+from mlip.benchmarks.task import Task
+from mlip.properties.softening import REFERENCE_FORCES
 
 DIGITS = 8
 """Decimals of positions and cells, Å, that enter a hash."""
@@ -23,8 +24,10 @@ class NoCheckpointError(ValueError):
     """The calculator scores a file, and none was given."""
 
 
-def weights_file(card: Mapping[str, Any]) -> Path | None:
-    """Return the file with the weights of a calculator card; None if it has none.
+def weights_file(card: Mapping[str, Any], environment: Environment | None = None) -> Path | None:
+    """Return the file with the weights of a calculator card; None if it has none at hand.
+
+    Weights that a package downloads are named by their ``url`` only.
 
     Raises:
         ValueError: If the card wants a checkpoint and none is given.
@@ -32,7 +35,7 @@ def weights_file(card: Mapping[str, Any]) -> Path | None:
         ModuleNotFoundError: If the package that ships it is not installed.
     """
     weights = card.get("weights")
-    if not weights:
+    if not weights or ("url" in weights and "file" not in weights):
         return None
     if weights.get("file") is None:
         raise NoCheckpointError(
@@ -40,7 +43,7 @@ def weights_file(card: Mapping[str, Any]) -> Path | None:
         )
     path = Path(weights["file"])
     if "package" in weights:
-        path = _package(weights["package"], card) / path
+        path = _package(weights["package"], card, environment or Environment()) / path
     if not path.is_file():
         name = str(weights["file"])
         raise FileNotFoundError(f"checkpoint {name!r} does not exist: check the path")
@@ -55,7 +58,9 @@ def file_hash(path: Path | None) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def requirement_versions(requirements: Iterable[str]) -> dict[str, str]:
+def requirement_versions(
+    requirements: Iterable[str], environment: Environment | None = None
+) -> dict[str, str]:
     """Return the installed version of each pip requirement.
 
     Raises:
@@ -63,33 +68,35 @@ def requirement_versions(requirements: Iterable[str]) -> dict[str, str]:
     """
     found = {}
     for requirement in requirements:
-        name = re.split(r"[\s<>=!~\[;]", requirement, maxsplit=1)[0]
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError as error:
+        name = re.split(r"[\s<>=!~\[;@]", requirement, maxsplit=1)[0]
+        number = (environment or Environment()).version(name)
+        if number is None:
             raise ModuleNotFoundError(
                 f"the package {name!r} is not installed: pip install '{requirement}'", name=name
-            ) from error
+            )
+        found[name] = number
     return found
 
 
-def identity(calculator: Mapping[str, Any]) -> dict[str, Any]:
+def identity(
+    calculator: Mapping[str, Any], environment: Environment | None = None
+) -> dict[str, Any]:
     """Return what determines the numbers of a calculator: arguments, weights, package versions.
 
     The path of a checkpoint is left out: its contents count, not its place.
     """
     card = calculator["card"]
-    path = weights_file(card)
+    path = weights_file(card, environment)
     build = {key: value for key, value in calculator["build"].items() if not _is(value, path)}
     return {
         "build": build,
         "checkpoint_hash": file_hash(path),
-        "versions": requirement_versions(card.get("requirements") or ()),
+        "versions": requirement_versions(card.get("requirements") or (), environment),
     }
 
 
 def input_hash(task: Task, case: Case, mode: str, identity: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of structure, bulk, protocol and calculator of one record.
+    """Return the SHA-256 of structure, partner, protocol and calculator of one record.
 
     The thresholds of the relaxation enter for the mode relaxed only.
     """
@@ -100,52 +107,50 @@ def input_hash(task: Task, case: Case, mode: str, identity: Mapping[str, Any]) -
         "mode": mode,
         "protocol": task.protocol if mode == "relaxed" else None,
         "structure": _canonical(case.structure),
-        "bulk": _canonical(case.bulk),
+        "bulk": None if case.partner is None else _canonical(case.partner),
         "calculator": identity,
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@cache
-def environment() -> dict[str, Any]:
-    """Return versions of what every calculator shares, and the processor."""
-    versions = {"python": platform.python_version()}
-    for name in ("mlip-suite", "ase", "numpy", "torch"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {"versions": versions, "processor": _processor()}
+def failed_identity(calculator: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity of a calculator whose environment could not be built."""
+    return {"build": dict(calculator["build"]), "checkpoint_hash": None, "versions": {}}
 
 
 def _is(value: Any, path: Path | None) -> bool:
     return path is not None and isinstance(value, str) and Path(value) == path
 
 
-def _package(name: str, card: Mapping[str, Any]) -> Path:
-    found = find_spec(name)
-    if found is None or not found.submodule_search_locations:
+def _package(name: str, card: Mapping[str, Any], environment: Environment) -> Path:
+    found = environment.package_folder(name)
+    if found is None:
         extra = card.get("extra", name)
         raise ModuleNotFoundError(
             f"the calculator {card.get('label', name)!r} needs the package {name}: "
             f"pip install 'mlip-suite[{extra}]'",
             name=name,
         )
-    return Path(next(iter(found.submodule_search_locations)))
+    return found
 
 
 def _canonical(atoms: Atoms) -> dict[str, Any]:
-    return {
+    content = {
         "numbers": atoms.numbers.tolist(),
         "positions": (atoms.positions.round(DIGITS) + 0.0).tolist(),  # + 0.0: no negative zero
         "cell": (atoms.cell.array.round(DIGITS) + 0.0).tolist(),
         "pbc": atoms.pbc.tolist(),
         "normal_axis": atoms.info.get("normal_axis"),
     }
+    if REFERENCE_FORCES in atoms.arrays:
+        content[REFERENCE_FORCES] = atoms.arrays[REFERENCE_FORCES].round(DIGITS).tolist()
+    return content
 
 
-def _processor() -> str:
+@cache
+def processor() -> str:
+    """Return the model of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)

@@ -52,6 +52,7 @@ class Record:
         threads: Threads of the worker.
         processor: Model of the CPU.
         tags: Source, split of the source, confidence, scored.
+        extra: Further numbers of the property, by name.
     """
 
     task: str
@@ -79,6 +80,7 @@ class Record:
     threads: int | None = None
     processor: str | None = None
     tags: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

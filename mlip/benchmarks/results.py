@@ -10,6 +10,7 @@ from typing import Any
 from mlip.benchmarks.record import Record
 
 SCHEMA = 1
+_EMPTY: tuple[Any, ...] = (None, {})
 _HOISTED = (
     "task",
     "calculator",
@@ -30,6 +31,7 @@ _DECIMALS = {
     "peak_memory": 1,
     "peak_gpu_memory": 1,
 }
+_EXTRA_DECIMALS = 5
 _PUBLIC = (
     "label",
     "control",
@@ -83,7 +85,11 @@ def write_results(
         "calculator": {"name": calculator["name"], **card},
         "common": common,
         "records": [
-            {key: value for key, value in row.items() if key not in common and value is not None}
+            {
+                key: value
+                for key, value in row.items()
+                if key not in common and value not in (None, {})
+            }
             for row in rows
         ],
     }
@@ -125,4 +131,5 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     for key, decimals in _DECIMALS.items():
         if row[key] is not None:
             row[key] = round(row[key], decimals)
+    row["extra"] = {key: round(value, _EXTRA_DECIMALS) for key, value in row["extra"].items()}
     return row

@@ -1,7 +1,7 @@
 """Run one task with one calculator: resumable, with every failure as a record."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlip import paths
 from mlip.benchmarks import provenance
+from mlip.benchmarks.cases import Case
 from mlip.benchmarks.checkpoint import checkpoint_card
+from mlip.benchmarks.environments import Environment, choose, environment
+from mlip.benchmarks.pool import Pool
 from mlip.benchmarks.process import Worker, WorkerLostError
 from mlip.benchmarks.record import Journal, Record, open_journal
 from mlip.benchmarks.results import read_records, write_results
-from mlip.benchmarks.task import Case, Task, load_task
+from mlip.benchmarks.task import Task, load_task
 from mlip.calculators.build import ALLOWED
 from mlip.paths import check_folder
 from mlip.runtime import check_device
@@ -30,6 +33,7 @@ _FROM_WORKER = (
     "wall_time",
     "peak_memory",
     "peak_gpu_memory",
+    "extra",
 )
 
 Advance = Callable[[Record], None]
@@ -44,7 +48,8 @@ class Plan:
         task: The task with its cases.
         wanted: The (case, mode) pairs of this run.
         calculator: The calculator config, resolved.
-        identity: What determines its numbers.
+        identity: What determines its numbers; empty until its environment is built.
+        environment: Where it runs; None as long as an environment of its own may have to be built.
     """
 
     config: DictConfig
@@ -52,6 +57,17 @@ class Plan:
     wanted: list[tuple[Case, str]]
     calculator: dict[str, Any]
     identity: dict[str, Any]
+    environment: Environment | None = None
+
+    @property
+    def requirements(self) -> list[str]:
+        """Return the pip requirements of the calculator."""
+        return list(self.calculator["card"].get("requirements") or ())
+
+    @property
+    def links(self) -> list[str]:
+        """Return where else than in the index its wheels are found."""
+        return list(self.calculator["card"].get("find_links") or ())
 
     @property
     def folder(self) -> Path:
@@ -73,9 +89,11 @@ def plan(config: DictConfig) -> Plan:
     Raises:
         ValueError: For a wrong value, naming the field.
         FileNotFoundError: If the checkpoint does not exist.
-        ModuleNotFoundError: If the package of the calculator is not installed.
+        ModuleNotFoundError: If the package of the calculator is not installed, and no environment
+            of its own may be built.
     """
-    task = load_task(OmegaConf.to_container(config.task, resolve=True))  # type: ignore[arg-type]
+    settings: Any = OmegaConf.to_container(config.task, resolve=True)
+    task = load_task(settings, config.cases)
     calculator: Any = OmegaConf.to_container(config.calculator, resolve=True)
     target = str(calculator["build"].get("_target_"))
     if not target.startswith(ALLOWED):
@@ -83,20 +101,47 @@ def plan(config: DictConfig) -> Plan:
             f"calculator.build._target_ is {target!r}: only names that begin with "
             f"{' or '.join(ALLOWED)} are built"
         )
-    for key in ("timeout_s", "start_timeout_s", "threads"):
+    _check_values(config)
+    modes = [config.modes] if isinstance(config.modes, str) else list(config.modes)
+    wanted = task.select(config.tier, modes, config.limit)
+    if choose(calculator["card"], config.environment):
+        return Plan(config, task, wanted, calculator, {})
+    identity = provenance.identity(calculator)
+    weights = calculator["card"].get("weights") or {}
+    if weights and not {"package", "url"} & set(weights):  # ours: it knows its own card
+        calculator["card"] |= checkpoint_card(Path(weights["file"]))
+    return Plan(config, task, wanted, calculator, identity, Environment())
+
+
+def _check_values(config: DictConfig) -> None:
+    for key in ("timeout_s", "start_timeout_s", "environment_timeout_s", "threads"):
         if not isinstance(config[key], int | float) or config[key] <= 0:
             raise ValueError(f"{key} is {config[key]!r}: give a number above zero")
+    if not isinstance(config.workers, int) or config.workers < 1:
+        raise ValueError(f"workers is {config.workers!r}: give at least 1")
     check_device(str(config.device))
     check_folder(Path(config.output))
     if config.record and config.limit is not None:
         raise ValueError("record=true with a limit: a part of a tier is no result; drop one")
-    modes = [config.modes] if isinstance(config.modes, str) else list(config.modes)
-    wanted = task.select(config.tier, modes, config.limit)
-    identity = provenance.identity(calculator)
-    weights = calculator["card"].get("weights") or {}
-    if weights and "package" not in weights:  # a checkpoint of ours: it knows its own card
-        calculator["card"] |= checkpoint_card(Path(weights["file"]))
-    return Plan(config, task, wanted, calculator, identity)
+    if config.record and config.cases is not None:
+        raise ValueError("record=true with cases of your own: they are no published task; drop one")
+
+
+def prepare(plan: Plan) -> Plan:
+    """Return the plan with its environment, which is built if need be.
+
+    An environment that cannot be built is no error: every case gets a record that says why.
+    """
+    if plan.environment is not None:
+        return plan
+    found = environment(plan.requirements, plan.links, float(plan.config.environment_timeout_s))
+    identity = provenance.failed_identity(plan.calculator)
+    if not found.problem:
+        try:
+            identity = provenance.identity(plan.calculator, found)
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            found = replace(found, problem=f"its requirements do not give what it needs: {error}")
+    return replace(plan, identity=identity, environment=found)
 
 
 def run_plan(plan: Plan, advance: Advance | None = None) -> Path:
@@ -107,6 +152,7 @@ def run_plan(plan: Plan, advance: Advance | None = None) -> Path:
         advance: Called with every record, kept or new; for a progress bar.
     """
     advance = advance or (lambda record: None)
+    plan = prepare(plan)
     hashes = plan.hashes()
     wanted = [key for key, pair in hashes.items() if pair in _pairs(plan.wanted)]
     with open_journal(plan.folder / "records.jsonl") as journal:
@@ -148,30 +194,20 @@ class _Pairs:
 def _run(
     plan: Plan, todo: Mapping[str, tuple[Case, str]], journal: Journal, advance: Advance
 ) -> None:
-    """Ask a worker for case after case; a lost worker costs its case and is replaced."""
-    worker: Worker | None = None
-    hopeless: dict[str, Any] | None = None  # the calculator cannot be built: every case gets this
-    try:
-        for key, (case, mode) in todo.items():
-            if worker is None and hopeless is None:
-                worker, hopeless = _start(plan)
-            result = hopeless
-            if worker is not None:
-                try:
-                    result = worker.ask(_message(case, mode), plan.config.timeout_s)
-                except WorkerLostError as error:
-                    result = {"status": error.status, "detail": str(error)}
-                    worker.kill()
-                    worker = None
-            record = _record(plan, key, case, mode, result or {})
-            journal.append(record)
-            advance(record)
-    finally:
-        if worker is not None:
-            worker.stop()
+    """Compute the cases by the workers of this plan, each record on the disk as it comes."""
+
+    def deliver(key: Any, result: dict[str, Any]) -> None:
+        record = _record(plan, key, *todo[key], result)
+        journal.append(record)
+        advance(record)
+
+    pool = Pool(lambda number: _start(plan, number), deliver, plan.config.timeout_s)
+    pool.run({key: _message(*pair) for key, pair in todo.items()}, plan.config.workers)
 
 
-def _start(plan: Plan) -> tuple[Worker | None, dict[str, Any] | None]:
+def _start(plan: Plan, number: int) -> tuple[Worker | None, dict[str, Any] | None]:
+    if plan.environment is not None and plan.environment.problem:
+        return None, {"status": "error", "detail": f"no environment: {plan.environment.problem}"}
     job = {
         "build": plan.calculator["build"],
         "property": plan.task.property,
@@ -179,8 +215,9 @@ def _start(plan: Plan) -> tuple[Worker | None, dict[str, Any] | None]:
         "elements": plan.calculator["card"].get("elements"),
         "threads": plan.config.threads,
     }
+    log = plan.folder / (f"worker_{number}.log" if number else "worker.log")
     try:
-        worker = Worker(job, plan.folder / "worker.log", plan.config.start_timeout_s)
+        worker = Worker(job, log, plan.config.start_timeout_s, plan.environment)
     except WorkerLostError as error:
         return None, {"status": error.status, "detail": f"at construction: {error}"}
     if worker.hello["status"] == "ready":
@@ -190,12 +227,13 @@ def _start(plan: Plan) -> tuple[Worker | None, dict[str, Any] | None]:
 
 
 def _message(case: Case, mode: str) -> dict[str, Any]:
-    structure, bulk = case.structure.copy(), case.bulk.copy()  # copies carry no DFT energy
-    return {"structure": encode(structure), "bulk": encode(bulk), "mode": mode}
+    """Copies carry no DFT energy."""
+    partner = None if case.partner is None else encode(case.partner.copy())
+    return {"structure": encode(case.structure.copy()), "partner": partner, "mode": mode}
 
 
 def _record(plan: Plan, key: str, case: Case, mode: str, result: Mapping[str, Any]) -> Record:
-    shared = provenance.environment()
+    shared = (plan.environment or Environment()).shared_versions()
     return Record(
         task=plan.task.name,
         case=case.name,
@@ -207,25 +245,39 @@ def _record(plan: Plan, key: str, case: Case, mode: str, result: Mapping[str, An
         unit=plan.task.card["quantity"]["unit"],
         atoms=len(case.structure),
         checkpoint_hash=plan.identity["checkpoint_hash"],
-        versions={**shared["versions"], **plan.identity["versions"]},
+        versions={**shared, **plan.identity["versions"]},
         dtype=result.get("dtype") or plan.calculator["card"].get("dtype"),
         device=str(plan.config.device),
         threads=plan.config.threads,
-        processor=shared["processor"],
-        tags={**case.tags, "scored": case.scored, "tiers": case.tiers},
+        processor=provenance.processor(),
+        tags=_tags(case),
         **{name: result[name] for name in _FROM_WORKER if name in result},
     )
 
 
 def _write(plan: Plan, hashes: Mapping[str, tuple[Case, str]], records: dict[str, Record]) -> Path:
     """Write what is known of this calculator as it is now, over all tiers and modes."""
-    ordered = [records[key] for key in hashes if key in records]
+    ordered = _current(records, hashes)
     path = write_results(plan.folder / "result.json", plan.task.card, plan.calculator, ordered)
     if plan.config.record:
         name = f"{plan.calculator['name']}.json"
         published = paths.content("benchmarks") / plan.task.name / "results" / name
         kept = {r.input_hash: r for r in read_records(published)} if published.exists() else {}
-        merged = kept | records
-        ordered = [merged[key] for key in hashes if key in merged]
+        ordered = _current(kept | records, hashes)
         write_results(published, plan.task.card, plan.calculator, ordered)
     return path
+
+
+def _current(records: Mapping[str, Record], hashes: Mapping[str, tuple[Case, str]]) -> list[Record]:
+    """Return the records in the order of the cases, with references and tags as they are now."""
+    return [
+        replace(
+            records[key], reference=case.reference, uncertainty=case.uncertainty, tags=_tags(case)
+        )
+        for key, (case, _) in hashes.items()
+        if key in records
+    ]
+
+
+def _tags(case: Case) -> dict[str, Any]:
+    return {**case.tags, "scored": case.scored, "tiers": case.tiers}

@@ -15,6 +15,8 @@ from rich.progress import (
 )
 
 from mlip import paths
+from mlip.benchmarks.cost import describe_cost
+from mlip.benchmarks.environments import is_built
 from mlip.benchmarks.leaderboard import boards
 from mlip.benchmarks.provenance import NoCheckpointError
 from mlip.benchmarks.publish import report
@@ -49,6 +51,8 @@ def cli_run(overrides: Sequence[str], console: Console | None = None) -> list[Pa
             raise ValueError("the published leaderboard is rebuilt in a checkout of the project")
         return _announce(console, report(sorted(folder.glob("*/results/*.json")), folder))
     plans = plan_sweep(overrides, console)
+    for item in plans:
+        _announce_cost(console, item)
     results = _run(plans, console)
     output = Path(plans[0].config.output)
     written = report(results, output)
@@ -94,8 +98,20 @@ def _plans(
         card = config.calculator.card
         # No benchmark structure states a total charge, so what needs one is only run by name.
         if not (everything and (card.get("control") or card.get("needs"))):
-            found.append(plan(config))
+            found.append(_at_hand(plan(config)) if everything else plan(config))
     return found
+
+
+def _at_hand(item: Plan) -> Plan:
+    """Refuse what ``calculator=all`` does not start by itself: installations and downloads."""
+    if item.environment is None and not is_built(item.requirements, item.links):
+        raise ModuleNotFoundError(
+            f"{', '.join(item.requirements)} not met here, and no environment built for it yet: "
+            "name the calculator to build one"
+        )
+    if "url" in (item.calculator["card"].get("weights") or {}):
+        raise NoCheckpointError("its weights are downloaded: name the calculator to run it")
+    return item
 
 
 def _split(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -111,7 +127,7 @@ def _split(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
             )
         if key in _GROUPS:
             chosen[key] = [name.strip() for name in value.split(",") if name.strip()]
-        elif key in ("checkpoint", "output") and not value.startswith(("'", '"')):
+        elif key in ("checkpoint", "output", "cases") and not value.startswith(("'", '"')):
             rest.append(f"{key}='{value}'" if value not in ("", "null") else override)
         else:
             rest.append(override)
@@ -157,6 +173,19 @@ def _advance(progress: Progress, item: Plan, total: TaskID) -> Callable[[Record]
         progress.advance(total)
 
     return advance
+
+
+def _announce_cost(console: Console, item: Plan) -> None:
+    name = item.calculator["name"]
+    cost = describe_cost(item.task.name, name, item.wanted, item.config.workers)
+    console.print(f"{item.task.name} · {name}: {cost}", markup=False, highlight=False)
+    if item.environment is None and not is_built(item.requirements, item.links):
+        console.print(
+            f"  its environment is built first, once, which takes minutes: "
+            f"{', '.join(item.requirements)}",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _announce(console: Console, written: list[Path]) -> list[Path]:

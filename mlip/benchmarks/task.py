@@ -1,54 +1,20 @@
 """A task: its card, its cases with references, and the property that scores them."""
 
-import csv
-import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import jsonschema
 import yaml
-from ase import Atoms
 
 from mlip import paths
+from mlip.benchmarks.cases import TIERS, Case, read_cases
 from mlip.errors import suggest
 
-TIERS = ("smoke", "full")
 MODES = ("static", "relaxed")
 PROPERTY_PACKAGE = "mlip.properties."
-
-
-@dataclass(frozen=True)
-class Case:
-    """One structure with its reference value.
-
-    Args:
-        name: ``material/label``.
-        material: For instance ``Li2O``.
-        label: ``hkl`` or ``hkl@shift``.
-        structure: Slab or boundary cell; ``info["normal_axis"]`` says which vector is the normal.
-        bulk: Bulk cell of the material.
-        reference: Reference value, in the unit of the card.
-        uncertainty: Of the reference, same unit.
-        tiers: Mode to the smallest tier that holds the case.
-        scored: False for a doubtful reference: shown, not scored.
-        tags: Source, split of the source, confidence of the bulk cell.
-    """
-
-    name: str
-    material: str
-    label: str
-    structure: Atoms
-    bulk: Atoms
-    reference: float
-    uncertainty: float
-    tiers: dict[str, str]
-    scored: bool
-    tags: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -72,7 +38,7 @@ class Task:
     def select(
         self, tier: str, modes: Sequence[str], limit: int | None = None
     ) -> list[tuple[Case, str]]:
-        """Return the (case, mode) pairs of a tier; ``full`` holds ``smoke``.
+        """Return the (case, mode) pairs of a tier; each tier holds those before it.
 
         Raises:
             ValueError: For an unknown tier or mode, or a limit below one.
@@ -88,17 +54,22 @@ class Task:
             (case, mode)
             for mode in modes
             for case in self.cases
-            if TIERS.index(case.tiers[mode]) <= TIERS.index(tier)
+            if mode in case.tiers and TIERS.index(case.tiers[mode]) <= TIERS.index(tier)
         ]
         return wanted[:limit]
 
 
-def load_task(config: Mapping[str, Any]) -> Task:
+def load_task(config: Mapping[str, Any], cases: str | Path | None = None) -> Task:
     """Read the task that a ``configs/task/*.yaml`` names.
+
+    Args:
+        config: The contents of that file.
+        cases: Folder with cases of one's own, in the form of ``benchmarks/<name>/``; None takes
+            those of the task.
 
     Raises:
         ValueError: If the card breaks its schema, a property lies outside ``mlip.properties``, or
-            structures, bulk cells and references do not match.
+            structures, partners and references do not match.
         FileNotFoundError: If a file of the task is missing.
     """
     if not str(config["property"]).startswith(PROPERTY_PACKAGE):
@@ -106,12 +77,13 @@ def load_task(config: Mapping[str, Any]) -> Task:
             f"task.property is {config['property']!r}: only functions of mlip.properties are run"
         )
     folder = paths.content("benchmarks") / str(config["name"])
+    card = read_card(folder / "card.yaml")
     return Task(
         name=str(config["name"]),
-        card=read_card(folder / "card.yaml"),
+        card=card,
         property=str(config["property"]),
         protocol=dict(config["protocol"]),
-        cases=list(_read_cases(folder)),
+        cases=list(read_cases(folder if cases is None else Path(cases), card)),
     )
 
 
@@ -129,43 +101,3 @@ def read_card(path: Path) -> dict[str, Any]:
         where = ".".join(str(part) for part in problem.absolute_path) or "the card"
         raise ValueError(f"{path.parent.name}/{path.name}: {where}: {problem.message}")
     return card
-
-
-@cache
-def _read_cases(folder: Path) -> tuple[Case, ...]:
-    bulks = {atoms.info["material"]: atoms for atoms in _read(folder / "bulk.extxyz")}
-    structures: dict[str, Atoms] = {}
-    for path in sorted((folder / "structures").glob("*.extxyz*")):
-        structures |= {str(atoms.info["case"]): atoms for atoms in _read(path)}
-    with (folder / "reference.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [f"{row['material']}/{row['label']}" for row in rows]
-    odd = set(names) ^ set(structures) or {row["material"] for row in rows} - set(bulks)
-    if odd or len(set(names)) != len(names):
-        raise ValueError(
-            f"{folder.name}: structures, bulk.extxyz and reference.csv do not match, "
-            f"first at {sorted(odd)[:3]}: every case needs one frame, one row and a bulk cell"
-        )
-    return tuple(_case(row, structures, bulks) for row in rows)
-
-
-def _case(row: dict[str, str], structures: dict[str, Atoms], bulks: dict[str, Atoms]) -> Case:
-    name = f"{row['material']}/{row['label']}"
-    return Case(
-        name=name,
-        material=row["material"],
-        label=row["label"],
-        structure=structures[name],
-        bulk=bulks[row["material"]],
-        reference=float(row["reference_J_m2"]),
-        uncertainty=float(row["uncertainty_J_m2"]),
-        tiers={"static": row["static_tier"], "relaxed": row["relaxed_tier"]},
-        scored=row["scored"] == "true",
-        tags={key: row[key] for key in ("source", "source_split", "confidence") if row[key]},
-    )
-
-
-def _read(path: Path) -> list[Atoms]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        return list(ase.io.iread(file, index=":", format="extxyz"))

@@ -12,7 +12,14 @@ _MOST_CASES = 30
 def print_board(console: Console, board: Board) -> None:
     """Print the scores of every calculator, and each case if they are few."""
     table = _table(f"{board.title} · {board.mode} · {board.tier}")
-    for heading in ("calculator", "computed", "MAE J/m²", "penalised", "median ratio", "note"):
+    for heading in (
+        "calculator",
+        "computed",
+        f"MAE{_unit(board)}",
+        "penalised",
+        "median ratio",
+        "note",
+    ):
         _column(table, heading)
     for row in board.rows:
         found = row.scores
@@ -30,7 +37,7 @@ def print_board(console: Console, board: Board) -> None:
 
 
 def _print_cases(console: Console, board: Board) -> None:
-    table = _table("each case, J/m²")
+    table = _table(f"each case{_unit(board)}")
     for heading in ("case", "DFT", *(row.label for row in board.rows)):
         _column(table, heading)
     for case in board.cases:
@@ -40,6 +47,11 @@ def _print_cases(console: Console, board: Board) -> None:
             values.append(number(record.value) if record.status == "ok" else record.status)
         table.add_row(case.case, number(case.reference), *values)
     console.print(table)
+
+
+def _unit(board: Board) -> str:
+    unit = board.task["quantity"]["unit"]
+    return "" if unit == "1" else f", {unit}"
 
 
 def _table(title: str) -> Table:

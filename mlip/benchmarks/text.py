@@ -12,3 +12,8 @@ def number(value: float | None, decimals: int = 3, sign: bool = False) -> str:
     if float(text) == 0:
         text = text.replace("-", "").replace("+", "")
     return text.replace("-", MINUS)
+
+
+def interval(values: tuple[float, float] | None, decimals: int = 3) -> str:
+    """Return ``low … high``; an en dash for None."""
+    return DASH if values is None else " … ".join(number(value, decimals) for value in values)

@@ -57,22 +57,21 @@ class Session:
 
     def run(self, case: dict[str, Any]) -> dict[str, Any]:
         """Return the result of one case: a value, or a status and why."""
-        structure, bulk = _atoms(case["structure"]), _atoms(case["bulk"])
+        mode = case["mode"]
+        structures = [_atoms(case[key]) for key in ("structure", "partner") if case[key]]
         try:
-            self._check_elements(structure, bulk)
-            found = self.property(
-                structure,
-                self._reference(case["mode"] + case["bulk"], bulk, case["mode"]),
-                self.calculator,
-                mode=case["mode"],
-                protocol=self.protocol,
-            )
+            self._check_elements(*structures)
+            inputs: list[Any] = structures[:1]
+            if case["partner"]:
+                inputs.append(self._reference(mode + case["partner"], structures[1], mode))
+            found = self.property(*inputs, self.calculator, mode=mode, protocol=self.protocol)
         except Exception as error:  # a failure of a calculator is a row, whatever it is
             return failure(error)
-        return {"status": "ok", "value": found.value, **_reached(found.result)}
+        extra = {key: float(value) for key, value in getattr(found, "extra", {}).items()}
+        return {"status": "ok", "value": found.value, "extra": extra, **_reached(found.result)}
 
     def _reference(self, key: str, bulk: Atoms, mode: Mode) -> BulkReference:
-        """Compute each bulk once, also when it fails: the failure holds for all its cases."""
+        """Compute each partner once, also when it fails: the failure holds for all its cases."""
         if key not in self.references:
             try:
                 self.references[key] = bulk_reference(bulk, self.calculator, mode, self.protocol)

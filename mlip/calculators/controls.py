@@ -12,6 +12,8 @@ from ase.calculators.calculator import Calculator, CalculatorError, all_changes
 
 from mlip.errors import suggest
 
+_SIGNALS = {"kill": signal.SIGKILL, "segfault": signal.SIGSEGV}
+
 
 class Zero(Calculator):
     """No interaction at all: every energy, force and stress is zero, and so is every excess."""
@@ -56,14 +58,15 @@ class Faulty(Zero):
 
     Args:
         fault: ``exit`` (leaves the process), ``kill`` (SIGKILL, as the kernel does when memory runs
-            out), ``hang``, ``nan`` or ``memory`` (MemoryError).
+            out), ``segfault``, ``hang``, ``nan``, ``memory`` (MemoryError), or ``wait`` (one
+            second for every structure, of whatever size).
         size: Number of atoms of the structures concerned.
 
     Raises:
         ValueError: For an unknown fault.
     """
 
-    FAULTS = ("exit", "kill", "hang", "nan", "memory")
+    FAULTS = ("exit", "kill", "segfault", "hang", "wait", "nan", "memory")
 
     def __init__(self, fault: str, size: int, **kwargs: Any) -> None:
         if fault not in self.FAULTS:
@@ -79,12 +82,14 @@ class Faulty(Zero):
     ) -> None:
         """Behave as ``Zero``, or fail as asked."""
         super().calculate(atoms, properties, system_changes)
-        if len(self.atoms or ()) != self.size:
+        if self.fault == "wait":
+            time.sleep(1)
+        if self.fault == "wait" or len(self.atoms or ()) != self.size:
             return
         if self.fault == "exit":
             os._exit(3)
-        if self.fault == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault in _SIGNALS:
+            os.kill(os.getpid(), _SIGNALS[self.fault])
         if self.fault == "memory":
             raise MemoryError("no memory left")
         if self.fault == "hang":

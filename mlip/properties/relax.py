@@ -84,9 +84,19 @@ def single_point(atoms: Atoms, calculator: Calculator) -> Relaxed:
     Raises:
         NonFiniteError: If the energy or a force is not finite.
     """
+    return forces_at(atoms, calculator)[0]
+
+
+def forces_at(atoms: Atoms, calculator: Calculator) -> tuple[Relaxed, np.ndarray]:
+    """Return the single point and the forces, eV/Å, at the given geometry.
+
+    Raises:
+        NonFiniteError: If the energy or a force is not finite.
+    """
     work = _copy(atoms)
     work.calc = calculator
-    return _state(work, _forces(work), atoms, steps=0, converged=True)
+    forces = _forces(work)
+    return _state(work, forces, atoms, steps=0, converged=True), forces
 
 
 def relax(

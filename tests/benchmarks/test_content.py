@@ -4,8 +4,10 @@ import csv
 import json
 from collections import Counter
 
+import ase.io
 import numpy as np
 import pytest
+import spglib
 import yaml
 from omegaconf import OmegaConf
 
@@ -15,6 +17,7 @@ from mlip.config import compose, options
 from mlip.properties.excess import check_stoichiometry, normal_axis, plane_area
 
 TASKS = ("surface_energy", "grain_boundary_energy")
+ALL = (*TASKS, "work_of_separation", "softening", "bulk_modulus")
 ROOT = paths.content("benchmarks")
 
 
@@ -30,7 +33,7 @@ def test_reference_values_follow_from_the_stored_energies(name):
     assert len(rows) == len(task.cases)
     for case, row in zip(task.cases, rows, strict=True):
         energy = case.structure.get_potential_energy()
-        bulk = case.bulk.info["e_bulk_dft_eV_per_atom"]
+        bulk = case.partner.info["e_bulk_dft_eV_per_atom"]
         area = plane_area(case.structure, normal_axis(case.structure))
         value = (energy - len(case.structure) * bulk) / (2 * area) * 16.02176634
         assert value == pytest.approx(case.reference, abs=2e-5), case.name
@@ -43,11 +46,61 @@ def test_reference_values_follow_from_the_stored_energies(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_case_is_stoichiometric_and_sane(name):
     for case in task_of(name).cases:
-        check_stoichiometry(case.structure, dict(Counter(case.bulk.get_chemical_symbols())))
+        check_stoichiometry(case.structure, dict(Counter(case.partner.get_chemical_symbols())))
         assert case.structure.pbc.all()
         assert np.isfinite(case.structure.positions).all()
-        assert set(case.tiers.values()) <= {"smoke", "full"}
+        assert set(case.tiers.values()) <= {"smoke", "core", "full"}
         assert not case.structure.constraints
+
+
+def test_work_of_separation_follows_from_the_stored_energies_and_from_the_other_tasks():
+    """W = (2 E_slab − E_gb)/2A for every pair; and 2γ − σ where both are cases of their tasks."""
+    task = task_of("work_of_separation")
+    gamma = {case.name: case.reference for case in task_of("surface_energy").cases}
+    sigma = {case.name: case.reference for case in task_of("grain_boundary_energy").cases}
+    compared = 0
+    for case in task.cases:
+        cell, slab = case.structure, case.partner
+        assert Counter(cell.symbols) == {k: 2 * n for k, n in Counter(slab.symbols).items()}
+        area = plane_area(cell, normal_axis(cell))
+        parted = 2 * slab.get_potential_energy() - cell.get_potential_energy()
+        assert parted / (2 * area) * 16.02176634 == pytest.approx(case.reference, abs=2e-5)
+        strain = area / plane_area(slab, normal_axis(slab)) - 1
+        assert (abs(strain) <= 0.01) == case.scored
+        if case.name in gamma and case.name in sigma:
+            compared += 1
+            expected = 2 * gamma[case.name] - sigma[case.name]
+            tolerance = 2e-4 if abs(strain) < 1e-6 else 0.01  # γ is per area of the slab
+            assert case.reference == pytest.approx(expected, abs=tolerance), case.name
+    assert compared > 150
+
+
+def test_softening_frames_are_off_equilibrium_and_come_from_the_data_sets():
+    task = task_of("softening")
+    published = {}
+    for name in ("li", "cu", "ni", "mo", "ge"):
+        path = paths.content("datasets") / f"mlearn_{name}" / "test.extxyz.gz"
+        frames = ase.io.read(path, ":", format="extxyz")
+        published[name.capitalize()] = [frame.get_forces() for frame in frames]
+    for case in task.cases:
+        forces = case.structure.arrays["reference_forces"]
+        assert np.sqrt((forces**2).sum(axis=1).mean()) >= 0.5
+        assert (case.reference, case.partner, set(case.tiers)) == (1.0, None, {"static"})
+        if case.material in published:
+            assert case.tags["source_split"] == "test"
+            same = [f for f in published[case.material] if f.shape == forces.shape]
+            assert min(abs(f - forces).max() for f in same) < 1e-7
+
+
+def test_bulk_moduli_are_those_of_cubic_crystals_without_freedom():
+    task = task_of("bulk_modulus")
+    cases = {case.label: case for case in task.cases}
+    assert cases["MgO@mp-1265"].reference == pytest.approx(151.45)  # GPa
+    for case in task.cases:
+        cell = (case.structure.cell.array, case.structure.get_scaled_positions())
+        found = spglib.get_symmetry_dataset((*cell, case.structure.numbers), symprec=1e-2)
+        assert found.number >= 195, case.name
+        assert set(case.tiers) == {"static"}
 
 
 def test_lithium_values_are_those_of_the_source():
@@ -76,8 +129,11 @@ def test_the_boundary_stored_along_a_has_its_area_from_b_and_c():
 @pytest.mark.parametrize("name", TASKS)
 def test_tiers(name):
     task = task_of(name)
-    smoke, full = task.select("smoke", ["static"]), task.select("full", ["static"])
-    assert len(full) == len(task.cases) > len(smoke) > 5
+    smoke, core, full = (task.select(tier, ["static"]) for tier in ("smoke", "core", "full"))
+    assert len(full) == len(task.cases) > len(core) > len(smoke) > 5
+    assert {case.name for case, _ in smoke} < {case.name for case, _ in core}
+    assert {case.material for case, _ in core} == {case.material for case in task.cases}
+    assert sum(len(case.structure) for case, _ in core) < 6000
     assert 2 <= len(task.select("smoke", ["relaxed"])) <= 6
     assert len(task.select("full", ["static", "relaxed"], limit=3)) == 3
     with pytest.raises(ValueError, match="did you mean 'smoke'"):
@@ -87,13 +143,13 @@ def test_tiers(name):
 
 
 def test_names_of_files_and_contents_agree():
-    assert set(options("task")) == set(TASKS)
+    assert set(options("task")) == set(ALL)
     for group in ("task", "calculator"):
         for name in options(group):
             text = (paths.content("configs") / group / f"{name}.yaml").read_text(encoding="utf-8")
             assert text.startswith("#"), name
             assert yaml.safe_load(text)["name"] == name
-    for name in TASKS:
+    for name in ALL:
         assert read_card(ROOT / name / "card.yaml")["name"] == name
 
 

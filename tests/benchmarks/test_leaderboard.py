@@ -88,6 +88,34 @@ def test_a_case_not_run_counts_as_failed_and_smoke_runs_stay_off_the_full_board(
     assert len(smoke.rows) == 3
 
 
+def test_removing_one_model_moves_no_other(tmp_path):
+    """Scores are on the scale of the references, not of the roster."""
+    names = {"good": 0.6, "bad": 0.1, "worse": -0.5}
+    paths = {name: result(tmp_path, name, dict.fromkeys(CASES, v)) for name, v in names.items()}
+    whole = boards([read_result(path) for path in paths.values()])
+    for left_out in names:
+        rest = boards([read_result(path) for name, path in paths.items() if name != left_out])
+        for before, after in zip(whole, rest, strict=True):
+            scores = {row.name: row.scores for row in before.rows if row.name != left_out}
+            assert scores == {row.name: row.scores for row in after.rows}
+    assert whole[0].rows[0].scores.skill > 0.7 > 0 > whole[0].rows[-1].scores.skill
+
+
+def test_agreement_against_the_reference_raises_an_alarm(tmp_path):
+    values = {"Li/100": 1.46, "Li/111": 0.9, "Li2O/110@0.25": 0.92}
+    paths = [
+        result(tmp_path, "a", values),
+        result(tmp_path, "b", {**values, "Li/100": 1.50, "Li/111": 0.2}),
+        result(tmp_path, "c", {**values, "Li/100": 1.40}),
+        result(tmp_path, "other", {**values, "Li/100": 0.46}, functional="r2SCAN"),
+    ]
+    assert [board.alarms for board in boards([read_result(p) for p in paths])] == [["Li/100"]] * 2
+    assert boards([read_result(path) for path in paths[:2]])[0].alarms == []  # two are no quorum
+    page, table = report(paths, tmp_path / "out")
+    assert "agree against the reference" in page.read_text(encoding="utf-8")
+    assert "agree against the reference: Li/100." in table.read_text(encoding="utf-8")
+
+
 def test_held_out_slabs_are_scored_apart(tmp_path):
     board = boards([read_result(result(tmp_path, "x", {"Li/100": 0.46, "Li/111": 0.44}))])[0]
     groups = {group.name: group.scores for group in board.rows[0].groups}
@@ -114,6 +142,15 @@ def test_page_and_table_show_the_same_numbers_and_need_no_network(tmp_path):
     assert all(link.startswith("https://doi.org/") for link in links)
     assert "@import" not in html
     assert "fetch(" not in html
+
+
+def test_a_tier_that_the_next_one_holds_has_no_section_of_its_own(tmp_path):
+    whole = result(tmp_path, "whole", dict.fromkeys(CASES, 0.5))
+    table = report([whole], tmp_path / "a")[1].read_text(encoding="utf-8")
+    assert re.findall(r"static, (\w+) tier", table) == ["full"]
+    part = result(tmp_path, "part", {"Li/100": 0.5, "Li/111": 0.5})
+    table = report([whole, part], tmp_path / "b")[1].read_text(encoding="utf-8")
+    assert re.findall(r"static, (\w+) tier", table) == ["smoke", "full"]
 
 
 def test_report_is_a_function_of_the_files(tmp_path):

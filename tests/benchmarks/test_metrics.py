@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlip.benchmarks.metrics import facet_order, score
+from mlip.benchmarks.metrics import bootstrap, facet_order, score
 from mlip.benchmarks.record import Record
 
 
@@ -78,3 +78,27 @@ def test_facets_take_their_lowest_termination():
 def test_a_constant_has_no_order():
     records = [record(f"A/{i}", 0.0, 0.1 * i) for i in range(1, 5)]
     assert facet_order(records) == 0.0
+
+
+def test_interval_holds_the_mean_shrinks_with_cases_and_is_always_the_same():
+    errors = [0.1, 0.2, 0.3, 0.4]
+    low, high = bootstrap(errors)
+    assert 0.1 < low < 0.25 < high < 0.4
+    assert bootstrap(errors) == (low, high)
+    many = bootstrap(errors * 25)
+    assert many[1] - many[0] == pytest.approx((high - low) / 5, rel=0.15)
+    assert bootstrap([0.2, 0.2]) == (0.2, 0.2)
+    assert bootstrap([0.2]) is None
+
+
+def test_skill_is_one_for_perfect_and_zero_for_the_prediction_zero():
+    assert score([record("A/1", 0.5, 0.5), record("A/2", -0.1, -0.1)]).skill == pytest.approx(1.0)
+    assert score([record("A/1", 0.0, 0.5), record("A/2", 0.0, -0.1)]).skill == pytest.approx(0.0)
+    assert score([record("A/1", None, 0.5), record("A/2", None, 1.0)]).skill == pytest.approx(0.0)
+    assert score([record("A/1", 0.25, 0.5)]).skill == pytest.approx(0.5)
+    assert score([]).skill is None
+
+
+def test_references_without_an_order_do_not_count():
+    records = [record(f"A/{i}", 0.1 * i, 1.0) for i in range(1, 5)]
+    assert facet_order(records) is None

@@ -64,6 +64,7 @@ def test_unknown_elements_are_named(tmp_path):
     [
         ("exit", "error", "exited with code 3"),
         ("kill", "error", "ended by SIGKILL"),
+        ("segfault", "error", "ended by SIGSEGV"),
         ("nan", "nan", "non-finite energy"),
         ("memory", "oom", "no memory left"),
     ],
@@ -73,6 +74,32 @@ def test_a_fault_costs_its_own_row(tmp_path, fault, status, text):
     assert [r.case for r in records] == ["Li/100", "Li/110", "Li/111", "Li/210"]
     assert [r.status for r in records] == ["ok", "ok", status, "ok"]
     assert text in records[2].detail
+
+
+@pytest.mark.parametrize("fault", ["exit", "kill"])
+def test_two_workers_share_the_cases_and_survive_each_others_faults(tmp_path, fault):
+    records = faulty(tmp_path, fault, "workers=2", "limit=9")
+    assert len({r.case for r in records}) == len(records) == 9
+    assert all((r.status == "error") == (r.atoms == 12) for r in records)
+    assert 0 < sum(r.status == "error" for r in records) < 4
+    assert [r.case for r in records][:2] == ["Li/100", "Li/110"]  # in order, whoever was first
+
+
+def test_two_workers_that_cannot_start_give_each_case_one_row(tmp_path):
+    more = ("+calculator.build.fault=nonsense", "+calculator.build.size=1", "workers=2", "limit=5")
+    records = run(tmp_path, *FAULTY, *more)
+    assert [r.status for r in records] == ["error"] * 5
+    assert "unknown fault 'nonsense'" in records[4].detail
+
+
+def test_two_workers_are_faster_than_one(tmp_path):
+    """A calculator that waits: the time of the cases is shared, whatever the machine does."""
+    waiting = ("+calculator.build.fault=wait", "+calculator.build.size=0", "limit=8")
+    start = time.perf_counter()
+    records = run(tmp_path / "two", *FAULTY, *waiting, "workers=2")
+    took = time.perf_counter() - start
+    assert {r.status for r in records} == {"ok"}
+    assert took < sum(r.wall_time for r in records)
 
 
 def test_a_hang_costs_its_own_row(tmp_path):
@@ -110,6 +137,7 @@ def test_targets_outside_the_allow_list_are_refused_before_work(tmp_path):
         ("modes=[statick]", "did you mean 'static'"),
         ("timeout_s=0", "timeout_s is 0"),
         ("limit=-1", "limit is -1"),
+        ("workers=0", "workers is 0"),
         ("task.property=os.system", "only functions of mlip.properties"),
     ],
 )
