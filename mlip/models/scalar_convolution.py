@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mlip.models.slots import slots
-
 
 class ScalarConvolution(nn.Module):
     """Drop-in for a tensor-product convolution whose node features are all scalars.
@@ -30,27 +28,24 @@ class ScalarConvolution(nn.Module):
     def forward(
         self,
         nodes: Float[Tensor, "atoms channels"],
-        harmonics: Float[Tensor, "edges components"],
+        harmonics: Float[Tensor, "atoms most components"],
         weights: Float[Tensor, "pairs weights"],
-        edge_index: Int[Tensor, "3 edges"],
+        ends: Int[Tensor, "2 slots"],
     ) -> Float[Tensor, "atoms irreps"]:
         """Return the summed messages, laid out as e3nn does: channel before component.
 
         Args:
             nodes: Scalars of every atom.
-            harmonics: Spherical harmonics of every edge, degree after degree.
+            harmonics: Spherical harmonics of every slot, degree after degree; 0 in empty ones.
             weights: Radial weights of every pair of opposite edges.
-            edge_index: Sender, receiver and pair of every edge, sorted by receiver, as
-                :func:`mlip.neighbors.neighbor_list` gives them.
+            ends: Neighbour and pair in every slot (:class:`mlip.models.slots.NeighborSlots`).
         """
-        sender, receiver, pair = edge_index
-        atoms, width = nodes.shape[0], len(self.degrees) * self.channels
-        slot, most = slots(receiver, atoms)
+        sender, pair = ends
+        atoms, most, _ = harmonics.shape
         values = (
             weights[pair].view(-1, len(self.degrees), self.channels) * nodes[sender][:, None, :]
         )
-        values = _spread(values.reshape(-1, width), slot, atoms * most).view(atoms, most, width)
-        harmonics = _spread(harmonics, slot, atoms * most).view(atoms, most, harmonics.shape[1])
+        values = values.view(atoms, most, len(self.degrees) * self.channels)
         parts, start = [], {0: 0}
         for degree in range(max(self.degrees)):
             start[degree + 1] = start[degree] + 2 * degree + 1
@@ -59,8 +54,3 @@ class ScalarConvolution(nn.Module):
             right = harmonics[:, :, start[degree] : start[degree] + 2 * degree + 1]
             parts.append(torch.bmm(left.transpose(1, 2), right).flatten(1))
         return torch.cat(parts, dim=1)
-
-
-def _spread(values: Tensor, slot: Tensor, slots: int) -> Tensor:
-    """Give every atom the same number of rows; rows without a neighbour are zero."""
-    return values.new_zeros(slots, values.shape[1]).index_copy(0, slot, values)

@@ -30,6 +30,7 @@ from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.run_report import write_run_report
 from mlip.evaluation.terminal import print_errors
 from mlip.training import devices, launch
+from mlip.training.accelerate import accelerated
 from mlip.training.callbacks import (
     AtomicCheckpointIO,
     History,
@@ -150,6 +151,7 @@ def _fit(
         instantiate(config.optimizer),
         instantiate(config.schedule),
         config.ema_decay,
+        accelerated(config.accelerate),
     )
     try:
         trainer.fit(

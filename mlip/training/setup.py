@@ -27,6 +27,7 @@ from mlip.graph import AtomGraph
 from mlip.models.build import PRECISIONS, build, resolve
 from mlip.models.loading import load_with_config
 from mlip.models.potential import Potential
+from mlip.training.accelerate import building
 from mlip.training.loss import LABEL_OF, Loss
 from mlip.training.metrics import REPORTED
 from mlip.training.stages import Stages
@@ -89,11 +90,13 @@ def prepare(config: DictConfig) -> Setup:
         model: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
         train = to_graphs(splits.train, float(model["backbone"]["r_max"]), labels)
         model = resolve(model, splits.elements, average_neighbors(train))
-        potential = build(model)
+        with building(config.accelerate):
+            potential = build(model)
         potential.set_scale(force_scale(splits.train))
         references = _references(config, splits, isolated)
     else:
-        potential, model = load_with_config(config.start, head=config.start_head)
+        with building(config.accelerate):
+            potential, model = load_with_config(config.start, head=config.start_head)
         precision = config.model.precision
         potential.to_precision(PRECISIONS[precision])
         model = {**model, "precision": precision}

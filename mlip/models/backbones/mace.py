@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 from ase.data import atomic_numbers
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from mlip.graph import Geometry
 from mlip.models.backbone import Backbone, Features
+from mlip.models.harmonics import Harmonics
 from mlip.models.scalar_convolution import ScalarConvolution
+from mlip.models.slots import NeighborSlots
 from mlip.runtime import import_mace, quiet_third_party
 
 
@@ -94,7 +97,7 @@ class Mace(Backbone):
         self.channels = (channels,) * layers
         self.elements = len(numbers)
         self.node_embedding: nn.Module = network.node_embedding
-        self.spherical_harmonics: nn.Module = network.spherical_harmonics
+        self.spherical_harmonics = Harmonics(max_ell)
         self.radial_embedding: nn.Module = network.radial_embedding
         self.interactions: nn.ModuleList = network.interactions
         self.shares_pairs = all(_is_scalar(block) for block in self.interactions)
@@ -104,18 +107,23 @@ class Mace(Backbone):
         self.products: nn.ModuleList = network.products
         self.irreps = tuple(str(product.linear.irreps_out) for product in network.products)
         self.register_buffer("atomic_numbers", torch.tensor(numbers), persistent=False)
+        parity = [(-1) ** degree for degree in range(max_ell + 1) for _ in range(2 * degree + 1)]
+        self.register_buffer("parity", torch.tensor(parity), persistent=False)
 
     def forward(self, geometry: Geometry) -> Features:
         """Return invariant and equivariant features of every layer."""
         species = nn.functional.one_hot(geometry.species, self.elements).to(
             geometry.edge_vectors.dtype
         )
-        edge_attributes = self.spherical_harmonics(geometry.edge_vectors)
         lengths, edge_index, ends = geometry.edge_lengths, geometry.edge_index, geometry.edge_index
+        unit = geometry.edge_vectors / lengths[:, None]
         if self.shares_pairs:  # radial functions are the same for an edge and its reverse
-            edges = geometry.pair_edges
+            edges, slots = geometry.pair_edges, NeighborSlots.of(geometry)
             lengths, ends = lengths[edges], edge_index[:, edges]
-            edge_index = torch.cat([edge_index, geometry.edge_pair[None]])
+            edge_index = torch.stack([slots.sender, slots.pair])
+            edge_attributes = self._in_slots(unit[edges], slots)
+        else:
+            edge_attributes = self.spherical_harmonics(unit)
         edge_features, cutoff = self.radial_embedding(
             lengths[:, None], species, ends, self.atomic_numbers
         )
@@ -137,6 +145,14 @@ class Mace(Backbone):
             features.invariant.append(nodes[:, :width])
             features.equivariant.append(nodes)
         return features
+
+    def _in_slots(
+        self, unit: Float[Tensor, "pairs 3"], slots: NeighborSlots
+    ) -> Float[Tensor, "atoms most components"]:
+        """Return the harmonics in every slot; those of odd degree change sign with the edge."""
+        sign = torch.where(slots.sign[:, None] < 0, self.parity, 1) * slots.filled[:, None]
+        harmonics = self.spherical_harmonics(unit)[slots.pair] * sign
+        return harmonics.view(-1, slots.most, harmonics.shape[1])
 
 
 def _is_scalar(block: Any) -> bool:
