@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from mlip.graph import Geometry
 from mlip.models.backbone import Backbone, Features
 from mlip.models.harmonics import Harmonics
-from mlip.models.scalar_convolution import ScalarConvolution
+from mlip.models.slot_convolution import SlotConvolution
 from mlip.models.slots import NeighborSlots
+from mlip.models.symmetric_product import SymmetricProduct
 from mlip.runtime import import_mace, quiet_third_party
 
 
@@ -100,11 +101,14 @@ class Mace(Backbone):
         self.spherical_harmonics = Harmonics(max_ell)
         self.radial_embedding: nn.Module = network.radial_embedding
         self.interactions: nn.ModuleList = network.interactions
-        self.shares_pairs = all(_is_scalar(block) for block in self.interactions)
+        self.shares_pairs = all(_is_plain(block) for block in self.interactions)
         if self.shares_pairs:
             for block in self.interactions:
                 _speed_up(block)
         self.products: nn.ModuleList = network.products
+        for product in self.products:
+            if SymmetricProduct.serves(product.symmetric_contractions):
+                product.symmetric_contractions = SymmetricProduct(product.symmetric_contractions)
         self.irreps = tuple(str(product.linear.irreps_out) for product in network.products)
         self.register_buffer("atomic_numbers", torch.tensor(numbers), persistent=False)
         parity = [(-1) ** degree for degree in range(max_ell + 1) for _ in range(2 * degree + 1)]
@@ -155,19 +159,17 @@ class Mace(Backbone):
         return harmonics.view(-1, slots.most, harmonics.shape[1])
 
 
-def _is_scalar(block: Any) -> bool:
-    """Whether a block sends scalars only, with weights from the radial functions only."""
-    plain = type(block).__name__ in (
+def _is_plain(block: Any) -> bool:
+    """Whether the weights of a block follow from the radial functions only."""
+    return type(block).__name__ in (
         "RealAgnosticInteractionBlock",
         "RealAgnosticResidualInteractionBlock",
     )
-    return plain and all(irrep.l == 0 and irrep.p == 1 for _, irrep in block.edge_irreps)
 
 
 def _speed_up(block: Any) -> None:
     """Replace the convolution through mace-torch's own hook for fused kernels."""
-    degrees = [irrep.l for _, irrep in block.conv_tp.irreps_out]
-    block.conv_tp = ScalarConvolution(block.edge_irreps.dim, degrees)
+    block.conv_tp = SlotConvolution(block.conv_tp)
     block.conv_fusion = True
 
 
