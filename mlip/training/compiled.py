@@ -104,7 +104,7 @@ class _Graph:
             inputs = self._fakes(mode, self._inputs(potential, goal, batch))
             with mode:
                 trace = make_fx(self._traced(potential, goal), _allow_non_fake_inputs=True)
-                graph = trace(*inputs)
+                graph = _free_of_strides(trace(*inputs))
         except Exception as error:  # whatever an operation raises whose shape follows from values
             raise ValueError(_untraceable(potential, str(error))) from error
         if shapes.guards:
@@ -228,6 +228,15 @@ def _deviation(step: Step, other: Step, goal: Goal) -> tuple[float, float]:
 
 def _state(potential: Potential) -> dict[str, Tensor]:
     return dict(potential.named_parameters()) | dict(potential.named_buffers())
+
+
+def _free_of_strides(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    """Let views copy where they must: the inductor lays tensors out otherwise than the trace."""
+    for node in graph.graph.nodes:
+        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+            node.target = torch.ops.aten.reshape.default
+    graph.recompile()
+    return graph
 
 
 def _symbolic(name: str, shape: torch.Size, sizes: dict[str, Any]) -> list[Any]:
