@@ -95,16 +95,20 @@ def their_step(model, frames, numbers):
     return step
 
 
+def goal(batch):
+    """Return the loss, that of the peer, and the labels of a batch."""
+    loss = Loss({name: PropertyLoss(w, "huber", DELTA) for name, w in WEIGHTS.items()})
+    return Goal(loss, WEIGHTS, label_counts(WEIGHTS, batch))
+
+
 def our_step(potential, batch, compute):
     """Return the same of ours: what the training module does with a batch."""
-    loss = Loss({name: PropertyLoss(w, "huber", DELTA) for name, w in WEIGHTS.items()})
-    goal = Goal(loss, WEIGHTS, label_counts(WEIGHTS, batch))
     optimizer = torch.optim.AdamW(potential.parameters(), lr=1e-9, amsgrad=True)
     average = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(0.99))
     trained = [parameter for parameter in potential.parameters() if parameter.requires_grad]
 
-    def step():
-        found = compute(potential, goal, batch)
+    def step(batch=batch):
+        found = compute(potential, goal(batch), batch)
         for parameter, gradient in zip(trained, found.gradients, strict=True):
             parameter.grad = gradient
         torch.nn.utils.clip_grad_norm_(trained, CLIP)
@@ -144,15 +148,7 @@ def test_step(kind, data, hidden, tmp_path, record):
     with plain_e3nn():
         potential = load_mace(tmp_path / "peer.model")[0].train()
     steps = our_step(potential, batch, compiled), their_step(theirs, frames, numbers)
-    plain = gradients(
-        potential,
-        Goal(
-            Loss({name: PropertyLoss(w, "huber", DELTA) for name, w in WEIGHTS.items()}),
-            WEIGHTS,
-            label_counts(WEIGHTS, batch),
-        ),
-        batch,
-    )
+    plain = gradients(potential, goal(batch), batch)
     ours, other = (step() for step in steps)
     print(f"\nloss {ours:.9g}, uncompiled {float(plain.loss):.9g}, of the peer {other:.9g}")
     assert ours == pytest.approx(float(plain.loss), rel=1e-6)
