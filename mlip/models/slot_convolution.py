@@ -24,6 +24,10 @@ class SlotConvolution(nn.Module):
     def __init__(self, product: Any) -> None:
         super().__init__()
         o3 = import_e3nn()
+        self.irreps = product.irreps_in1, product.irreps_in2, product.irreps_out
+        self.instructions = [
+            (ins.i_in1, ins.i_in2, ins.i_out, "uvu", True) for ins in product.instructions
+        ]
         self.weight_numel = int(product.weight_numel)
         self.parts = [(mul, irrep.dim) for mul, irrep in product.irreps_in1]
         self.weights = [ins.path_shape[0] for ins in product.instructions]

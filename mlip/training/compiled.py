@@ -1,6 +1,5 @@
 """A step compiled as one graph: energy, forces, stress, loss and gradients, batches of any size."""
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,13 +19,10 @@ from mlip.graph import AtomGraph
 from mlip.keys import FIELDS
 from mlip.models.potential import Potential
 from mlip.training import ranks
+from mlip.training.accelerate import Reference
 from mlip.training.loss import LABEL_OF
 from mlip.training.step import Goal, Step, gradients
 
-LOSS, GRADIENT = 1e-6, 1e-5
-"""Deviations from the uncompiled step, relative, that are allowed beside rounding."""
-ROUNDING = 10.0
-"""Deviation allowed further, in units of what single precision does to the uncompiled step."""
 _HINTS = {"atom": 320, "pair": 8192, "graph": 8, "most": 64}
 """Sizes that the code is tuned for; it holds for all. They must not be those of the batch that
 comes first, which is another one when a training is resumed."""
@@ -70,11 +66,12 @@ class CompiledStep:
     def _made(self, potential: Potential, goal: Goal, batch: AtomGraph) -> "_Graph":
         start = time.perf_counter()
         told = ", ".join(goal.weights)
+        reference = Reference(potential, goal, batch)
         _tell(f"compiling the step for {told}: minutes, or seconds where it is in the cache")
         graph = _Graph(potential, goal, batch, self._compiler)
         step = graph(potential, goal, batch)
         seconds = time.perf_counter() - start
-        loss, gradient = compare(step, potential, goal, batch)
+        loss, gradient = reference.check("compile", step)
         _tell(
             f"compiled in {seconds:.0f} s; equal to the uncompiled step to {loss:.0e} of the loss "
             f"and {gradient:.0e} of the gradient"
@@ -180,50 +177,6 @@ class _Step(nn.Module):
 
     def forward(self, goal: Goal, graph: AtomGraph) -> Step:
         return gradients(self.potential, goal, graph)
-
-
-def compare(step: Step, potential: Potential, goal: Goal, batch: AtomGraph) -> tuple[float, float]:
-    """Hold a compiled step against the uncompiled one.
-
-    Allowed are ``LOSS`` and ``GRADIENT`` of their size, and ``ROUNDING`` times what the uncompiled
-    step itself is off a step in double precision: near the end of a training the loss is small
-    beside the rounding of the energies.
-
-    Returns:
-        Relative deviation of the loss, and of the gradient of all weights.
-
-    Raises:
-        ValueError: With the numbers, if it differs by more.
-    """
-    plain = gradients(potential, goal, batch)
-    double = gradients(copy.deepcopy(potential).to_precision(torch.float64), goal, batch)
-    loss, gradient = _deviation(step, plain, goal)
-    rounding = _deviation(plain, double, goal)
-    allowed = (LOSS + ROUNDING * rounding[0], GRADIENT + ROUNDING * rounding[1])
-    if not (loss <= allowed[0] and gradient <= allowed[1]):
-        raise ValueError(
-            f"accelerate is compile, but the compiled step differs from the uncompiled one: its "
-            f"loss is {float(step.loss):.8g}, not {float(plain.loss):.8g} ({loss:.1e} of it, "
-            f"allowed {allowed[0]:.1e}), and its gradient differs by {gradient:.1e} (allowed "
-            f"{allowed[1]:.1e}): train with accelerate=null"
-        )
-    return loss, gradient
-
-
-def _deviation(step: Step, other: Step, goal: Goal) -> tuple[float, float]:
-    """Return the relative deviations of loss, summed over its parts, and gradient."""
-    parts = [
-        goal.weights[name] * (step.parts[name] - part).abs() for name, part in other.parts.items()
-    ]
-    loss = float(torch.stack([*parts, (step.loss - other.loss).abs()]).max())
-    pairs = zip(step.gradients, other.gradients, strict=True)
-    squares = [
-        ((new - old.double()).square().sum(), old.double().square().sum())
-        for new, old in pairs
-        if new is not None and old is not None
-    ]
-    wrong, size = (float(sum(both)) ** 0.5 for both in zip(*squares, strict=True))
-    return loss / max(abs(float(other.loss)), 1e-300), wrong / max(size, 1e-300)
 
 
 def _state(potential: Potential) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ def potential(backbone="native", **sizes):
     parts = {"native": "native.Native", "mace": "mace.Mace", "chgnet": "chgnet.Chgnet"}
     torch.manual_seed(3)
     with plain_e3nn():
-        return build({
+        found = build({
             "elements": ["Li", "O"],
             "precision": "float64",
             "backbone": {"_target_": f"mlip.models.backbones.{parts[backbone]}", "r_max": 4.0,
@@ -35,6 +35,8 @@ def potential(backbone="native", **sizes):
             "heads": {"energy": {"_target_": "mlip.models.heads.energy.Energy"}},
             "terms": {"zbl": {"_target_": "mlip.models.terms.zbl.ZBL"}},
         })  # fmt: skip
+    found.set_scale(3.0)
+    return found
 
 
 TINY = {
@@ -111,7 +113,7 @@ def test_the_inductor_gives_the_same(graphs):
 
 
 def test_a_compiler_that_changes_numbers_is_refused(graphs):
-    """Squares of distances in half precision: as a compiler that gains speed that way."""
+    """Matrix products rounded to 8 bits, as a compiler that gains speed that way."""
 
     def careless(graph, inputs):
         for node in graph.graph.nodes:
@@ -132,7 +134,7 @@ def test_a_compiler_that_changes_numbers_is_refused(graphs):
         return graph
 
     batch = collate(graphs[:2])
-    with pytest.raises(ValueError, match=r"differs from the uncompiled.*accelerate=null"):
+    with pytest.raises(ValueError, match=r"differs from the plain.*accelerate=null"):
         CompiledStep(careless)(potential(**TINY["native"]), goal(batch), batch)
 
 
@@ -173,5 +175,52 @@ def test_a_model_that_cannot_be_traced_is_refused(graphs):
 def test_the_option_is_checked():
     from mlip.training.check import check
 
-    with pytest.raises(ValueError, match="accelerate is 'fast': give compile or null"):
+    with pytest.raises(ValueError, match="accelerate is 'fast': give compile or cuequivariance or"):
         check(configs.compose("train", ["accelerate=fast"]))
+
+
+@pytest.mark.mace
+@pytest.mark.parametrize("name", ["cuequivariance", "openequivariance"])
+def test_kernels_that_are_not_there_are_refused(name, monkeypatch):
+    from mlip.training import accelerate
+    from mlip.training.check import check
+
+    asked = [f"accelerate={name}", "trainer=cpu"]
+    with pytest.raises(ValueError, match="the backbone mace only"):
+        check(configs.compose("train", [*asked, "backbone@model.backbone=native"]))
+    monkeypatch.setattr(accelerate, "find_spec", lambda module: None)
+    with pytest.raises(ValueError, match=f"not installed: pip install {name}"):
+        check(configs.compose("train", asked))
+    monkeypatch.setattr(accelerate, "find_spec", lambda module: object())
+    with pytest.raises(ValueError, match="need a CUDA GPU"):
+        check(configs.compose("train", asked))
+
+
+@pytest.mark.mace
+def test_cuequivariance_gives_the_same(graphs):
+    """On the CPU, where its plain version runs; the state of the potential stays as it was."""
+    pytest.importorskip("cuequivariance_torch")
+    from mlip.training.accelerate import KernelStep
+
+    model, step, batch = potential("mace", **TINY["mace"]), KernelStep("cuequivariance"), None
+    names = set(model.state_dict())
+    for chosen in (graphs[:2], graphs[2:5]):
+        batch = collate(chosen)
+        plain = gradients(potential("mace", **TINY["mace"]), goal(batch), batch)
+        assert_equal(step(model, goal(batch), batch), plain, 1e-9)
+    assert set(model.state_dict()) <= names
+
+
+@pytest.mark.mace
+def test_kernels_that_differ_are_refused(graphs, monkeypatch):
+    """A tensor product whose paths are weighted otherwise, as between versions of a package."""
+    from mlip.models import mace_kernels
+    from mlip.training.accelerate import KernelStep
+
+    def wrong(backbone, name):
+        backbone.interactions[1].conv_tp.table0.mul_(1.001)
+
+    monkeypatch.setattr(mace_kernels, "use_kernels", wrong)
+    batch = collate(graphs[:2])
+    with pytest.raises(ValueError, match=r"cuequivariance, but its step differs.*allowed"):
+        KernelStep("cuequivariance")(potential("mace", **TINY["mace"]), goal(batch), batch)
