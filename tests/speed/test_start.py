@@ -1,6 +1,7 @@
 """From the command to the first optimiser step, and the wait for data, of the demo training."""
 
 import csv
+import os
 import statistics
 import subprocess
 import sys
@@ -11,14 +12,13 @@ import pytest
 pytestmark = [pytest.mark.speed, pytest.mark.mace]
 EPOCHS = 3
 START = """
-import sys
+import os, sys
 from mlip.training import module
 step = module.TrainingModule.optimizer_step
 def first(self, *args, **kwargs):
     step(self, *args, **kwargs)
     print("first step", flush=True)
-    sys.stdout.flush()
-    raise SystemExit(0)
+    os._exit(0)
 module.TrainingModule.optimizer_step = first
 sys.argv[0] = "train.py"
 exec(compile(open("train.py").read(), "train.py", "exec"), {"__name__": "__main__"})
@@ -26,24 +26,25 @@ exec(compile(open("train.py").read(), "train.py", "exec"), {"__name__": "__main_
 
 
 def test_first_step(tmp_path, record):
-    """Wall clock of a process that stops after its first step; default config, CPU."""
-    seconds = []
+    """CPU seconds of a process that stops after its first step; default config, no GPU.
+
+    Those are more than the seconds on a clock on an idle machine, and hardly more on a busy one.
+    """
+    used, clock = [], []
     for repeat in range(3):
+        command = [sys.executable, "-c", START, "trainer=cpu", f"output={tmp_path / str(repeat)}"]
         start = time.perf_counter()
-        with subprocess.Popen(
-            [sys.executable, "-c", START, "trainer=cpu", f"output={tmp_path / str(repeat)}"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        ) as child:  # fmt: skip
-            told = []
-            for line in child.stdout:
-                told.append(line)
-                if line.startswith("first step"):
-                    seconds.append(time.perf_counter() - start)
-        assert len(seconds) == repeat + 1, "".join(told)[-2000:]
-    print(f"\nseconds to the first step: {seconds}")
+        with (tmp_path / "log").open("w") as log:
+            child = subprocess.Popen(command, stdout=log, stderr=log)
+            _, status, times = os.wait4(child.pid, 0)
+        told = (tmp_path / "log").read_text()
+        assert "first step" in told, (status, told[-2000:])
+        clock.append(time.perf_counter() - start)
+        used.append(times.ru_utime + times.ru_stime)
+    print(f"\nCPU seconds to the first step {used}, on the clock {clock}")
     record(
-        "from the command to the first optimiser step, demo",
-        min(seconds),
+        "CPU time from the command to the first optimiser step, demo",
+        min(used),
         unit="s",
         target=10.0,
         better="lower",
