@@ -126,19 +126,22 @@ class _Graph:
         weights = goal.total.new_tensor(list(goal.weights.values()))
         count = torch.bincount(batch.edge_index[1], minlength=1)
         fields = [batch[name].contiguous() for name in self.fields]
-        return [*tensors, weights, goal.total, *fields, torch.empty(int(count.max()))]
+        most = batch.positions.new_empty(int(count.max()))
+        return [*tensors, weights, goal.total, *fields, most]
 
     def _fakes(self, mode: FakeTensorMode, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the inputs with symbols for what differs between batches."""
         context = StatelessSymbolicContext([DimDynamic.DYNAMIC])
         sizes: dict[str, Any] = {
-            name: mode.from_tensor(torch.empty(hint), symbolic_context=context)
+            name: mode.from_tensor(inputs[-1].new_empty(hint), symbolic_context=context)
             for name, hint in _HINTS.items()
         }
         most = sizes.pop("most")
         sizes = {name: tensor.shape[0] for name, tensor in sizes.items()}
         first = len(inputs) - len(self.fields) - 1
-        fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in inputs[:first]]
+        fakes: list[Tensor] = [
+            mode.from_tensor(tensor, static_shapes=True) for tensor in inputs[:first]
+        ]
         with mode:
             for name, tensor in zip(self.fields, inputs[first:-1], strict=True):
                 shape = _symbolic(name, tensor.shape, sizes)

@@ -180,7 +180,8 @@ def _rehearse(config: DictConfig, setup: Setup, train: BudgetLoader) -> None:
     optimizer = instantiate(config.optimizer)(potential.parameters())
     epochs = config.trainer.max_epochs
     found = rehearse(potential, setup.loss, optimizer, train, setup.val, epochs)
-    Console(highlight=False).print(f"{found.to_text()}\nnothing was written (dry_run=true)")
+    note = "\nthe times are those of accelerate=null" if config.accelerate else ""
+    Console(highlight=False).print(f"{found.to_text()}{note}\nnothing was written (dry_run=true)")
 
 
 def _resume_from(config: DictConfig, folder: Path) -> Path | None:

@@ -43,6 +43,8 @@ class Mace(Backbone):
         ValueError: If ``average_neighbors`` is missing or a name is unknown to mace-torch.
     """
 
+    parity: Tensor
+
     def __init__(  # noqa: PLR0913 - the published hyper-parameters of the architecture
         self,
         elements: Sequence[str],
