@@ -67,7 +67,7 @@ class SlotConvolution(nn.Module):
             ends: Neighbour and pair in every slot (:class:`mlip.models.slots.NeighborSlots`).
         """
         sender, pair = ends
-        atoms, most, components = harmonics.shape
+        atoms, most, _ = harmonics.shape
         parts = nodes.split([mul * dim for mul, dim in self.parts], dim=1)
         factors = weights[pair].split(self.weights, dim=1)
         found: dict[int, Tensor] = {}
@@ -75,7 +75,7 @@ class SlotConvolution(nn.Module):
             mul, dim = self.parts[part]
             sent = parts[part].reshape(atoms, mul, dim).transpose(1, 2).contiguous()[sender]
             table = self.get_buffer(f"table{number}")
-            angular = (harmonics.view(-1, components) @ table).view(atoms, most * dim, sum(widths))
+            angular = (harmonics.flatten(0, 1) @ table).view(atoms, most * dim, sum(widths))
             for path, piece in zip(paths, angular.split(widths, dim=2), strict=True):
                 left = (factors[path][:, None, :] * sent).view(atoms, most * dim, mul)
                 found[path] = torch.bmm(left.transpose(1, 2), piece).flatten(1)

@@ -221,7 +221,7 @@ def _untraceable(potential: Potential, told: str) -> str:
     reason = (told.strip().splitlines() or ["unknown"])[0]
     return (
         f"accelerate is compile, but a step of {kind} cannot be traced with symbols for its sizes "
-        f"({reason}): train with accelerate=null, or take the backbone mace or native"
+        f"({reason}): train with accelerate=null, or take mace, native, nequip or allegro"
     )
 
 

@@ -127,7 +127,7 @@ class Mace(Backbone):
             edges, slots = geometry.pair_edges, NeighborSlots.of(geometry)
             lengths, ends = lengths[edges], edge_index[:, edges]
             edge_index = torch.stack([slots.sender, slots.pair])
-            edge_attributes = self._in_slots(unit[edges], slots)
+            edge_attributes = self._in_slots(unit[edges], slots, geometry.atoms)
         else:
             edge_attributes = self.spherical_harmonics(unit)
         edge_features, cutoff = self.radial_embedding(
@@ -153,12 +153,12 @@ class Mace(Backbone):
         return features
 
     def _in_slots(
-        self, unit: Float[Tensor, "pairs 3"], slots: NeighborSlots
+        self, unit: Float[Tensor, "pairs 3"], slots: NeighborSlots, atoms: int
     ) -> Float[Tensor, "atoms most components"]:
         """Return the harmonics in every slot; those of odd degree change sign with the edge."""
         sign = torch.where(slots.sign[:, None] < 0, self.parity, 1) * slots.filled[:, None]
         harmonics = self.spherical_harmonics(unit)[slots.pair] * sign
-        return harmonics.view(-1, slots.most, harmonics.shape[1])
+        return harmonics.view(atoms, slots.most, harmonics.shape[1])
 
 
 def _is_plain(block: Any) -> bool:
