@@ -21,7 +21,8 @@ class AtomGraph(Data):
     Positions, cells and labels are float64 whatever the precision of the model: edge vectors are
     formed in float64 and rounded afterwards. Fields as in ``mlip.keys.FIELDS``, and
     ``edge_index`` (2, edges), ``edge_shift`` (edges, 3), ``edge_pair`` (edges,),
-    in a batch also ``batch`` (atoms,) and ``ptr`` (graphs + 1,).
+    in a batch also ``batch`` (atoms,) and ``ptr`` (graphs + 1,); in that of a compiled step also
+    ``most``, the largest number of neighbours of an atom.
     """
 
     positions: Tensor
@@ -83,6 +84,8 @@ class Geometry:
         batch: (atoms,) structure of each atom.
         graphs: Number of structures.
         surroundings: What acts from outside.
+        most: Largest number of neighbours of an atom where no shape may follow from values, as in
+            a compiled step; else None.
     """
 
     atomic_numbers: Int[Tensor, " atoms"]
@@ -97,6 +100,7 @@ class Geometry:
     batch: Int[Tensor, " atoms"]
     graphs: int
     surroundings: Surroundings = Surroundings()
+    most: int | None = None
 
     @property
     def atoms(self) -> int:

@@ -150,6 +150,28 @@ def quiet_third_party() -> Iterator[None]:
 
 
 @contextmanager
+def plain_e3nn() -> Iterator[None]:
+    """Let modules of e3nn that are built here run as Python, which can be traced with symbols.
+
+    TorchScript, their default, fixes the sizes that it sees.
+    """
+    import_e3nn()
+    e3nn = import_module("e3nn")
+    before = e3nn.get_optimization_defaults()["jit_script_fx"]
+    e3nn.set_optimization_defaults(jit_script_fx=False)
+    try:
+        yield
+    finally:
+        e3nn.set_optimization_defaults(jit_script_fx=before)
+
+
+def keep_compiled() -> None:
+    """Keep what the inductor compiles in the user's cache, not in a folder for temporary files."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "mlip" / "inductor"))
+
+
+@contextmanager
 def default_precision(dtype: Any) -> Iterator[None]:
     """Let new tensors of floating point have a ``torch.dtype``, whatever the process says."""
     import torch

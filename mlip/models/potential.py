@@ -193,8 +193,9 @@ class Potential(nn.Module):
         self, graph: AtomGraph, leaves: "_Leaves", surroundings: Surroundings
     ) -> Geometry:
         species = self.species[graph.atomic_numbers]
-        if (species < 0).any():
-            self._refuse(graph, species)
+        most = graph.to_dict().get("most")
+        if most is None:  # a compiled step has asked this before
+            self.require_known(graph.atomic_numbers)
         sender, receiver = graph.edge_index
         shift = torch.einsum("ei,eij->ej", graph.edge_shift, leaves.cell[leaves.batch[receiver]])
         vectors = (leaves.strained[receiver] - leaves.strained[sender] + shift).to(self.dtype)
@@ -211,10 +212,19 @@ class Potential(nn.Module):
             batch=leaves.batch,
             graphs=graph.cell.shape[0],
             surroundings=surroundings,
+            most=most,
         )
 
-    def _refuse(self, graph: AtomGraph, species: Tensor) -> None:
-        numbers = graph.atomic_numbers[species < 0].unique().tolist()
+    def require_known(self, atomic_numbers: Tensor) -> None:
+        """Refuse elements that the potential does not know.
+
+        Raises:
+            UnsupportedElementError: Naming them.
+        """
+        unknown = self.species[atomic_numbers] < 0
+        if not unknown.any():
+            return
+        numbers = atomic_numbers[unknown].unique().tolist()
         symbols = ", ".join(chemical_symbols[number] for number in numbers)
         raise UnsupportedElementError(
             f"the potential does not know {symbols}; it was trained on {', '.join(self.elements)}"

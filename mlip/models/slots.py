@@ -9,17 +9,21 @@ from torch import Tensor
 from mlip.graph import Geometry
 
 
-def slots(receiver: Int[Tensor, " edges"], atoms: int) -> tuple[Int[Tensor, " edges"], int]:
+def slots(
+    receiver: Int[Tensor, " edges"], atoms: int, most: int | None = None
+) -> tuple[Int[Tensor, " edges"], int]:
     """Return the slot of every edge, ``most`` slots an atom, and ``most``.
 
     Args:
         receiver: Receiver of every edge, sorted, as :func:`mlip.neighbors.neighbor_list` gives it.
         atoms: Number of atoms.
+        most: The largest number of neighbours where it is known, else None.
     """
-    count = torch.bincount(receiver, minlength=atoms)
-    most = int(count.max()) if len(receiver) else 0
+    count = receiver.new_zeros(atoms).index_add(0, receiver, torch.ones_like(receiver))
+    if most is None:
+        most = int(count.max()) if len(receiver) else 0
     first = torch.cumsum(count, 0) - count
-    place = torch.arange(len(receiver), device=receiver.device) - first[receiver]
+    place = torch.arange(receiver.shape[0], device=receiver.device) - first[receiver]
     return receiver * most + place, most
 
 
@@ -44,7 +48,7 @@ class NeighborSlots:
     def of(cls, geometry: Geometry) -> "NeighborSlots":
         """Return the slots of all atoms."""
         sender, receiver = geometry.edge_index
-        slot, most = slots(receiver, geometry.atoms)
+        slot, most = slots(receiver, geometry.atoms, geometry.most)
         sign = torch.full_like(sender, -1).index_fill(0, geometry.pair_edges, 1)
 
         def spread(values: Tensor) -> Tensor:

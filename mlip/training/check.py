@@ -18,6 +18,7 @@ from mlip.keys import LABELS
 from mlip.models.build import build, head_classes, resolve
 from mlip.models.head import Head
 from mlip.models.potential import BORN, DERIVATIVES
+from mlip.training import accelerate, devices
 from mlip.training.loss import LABEL_OF, Loss
 from mlip.training.metrics import REPORTED
 from mlip.training.schema import near, type_errors
@@ -36,6 +37,7 @@ def check(config: DictConfig) -> None:
     problems = [*_trainer(content), *_strategy(content), *_start(content), *_monitor(content)]
     problems += [*_model(content), *_data(content)]
     _raise(problems)
+    _accelerate(content, devices.accelerator(config))
     _optimizer(config)
     loss = _loss(config)
     _raise([*_weights(loss, content), *_heads(loss, content)])
@@ -80,6 +82,12 @@ def _strategy(content: Mapping[str, Any]) -> Iterator[str]:
     elif strategy not in _STRATEGIES:
         known = " or ".join(_STRATEGIES)
         yield f"trainer.strategy is {strategy!r}: give {known}{near(str(strategy), _STRATEGIES)}"
+
+
+def _accelerate(content: Mapping[str, Any], device: str) -> None:
+    backbone = content["model"]["backbone"]["_target_"]
+    told = accelerate.refusal(content["accelerate"], backbone, device)
+    _raise([told] if told else [])
 
 
 def _trainer(content: Mapping[str, Any]) -> Iterator[str]:

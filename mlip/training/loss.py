@@ -55,13 +55,17 @@ class PropertyLoss(nn.Module):
         """Return the mean over labelled components and how many there are."""
         known = torch.isfinite(label)
         count = int(known.sum())
-        if count == 0:
-            return (prediction * 0).nansum(), 0
-        return self.of(prediction, label, known).mean(), count
+        return self.summed(prediction, label) / max(count, 1), count
 
-    def of(self, prediction: Tensor, label: Tensor, known: Tensor) -> Float[Tensor, " known"]:
-        """Return the loss of each labelled component."""
-        return _FUNCTIONS[self.function](prediction[known] - label[known], self.delta)
+    def summed(self, prediction: Tensor, label: Tensor) -> Float[Tensor, ""]:
+        """Return the sum over labelled components; no shape follows from which they are."""
+        known = torch.isfinite(label)
+        difference = torch.where(known, prediction - label, 0.0)
+        return self.of(difference, torch.where(known, label, 0.0)).sum()
+
+    def of(self, difference: Tensor, label: Tensor) -> Tensor:
+        """Return the loss of each component, zero where there is no difference."""
+        return _FUNCTIONS[self.function](difference, self.delta)
 
 
 class StratifiedHuber(PropertyLoss):
@@ -93,14 +97,13 @@ class StratifiedHuber(PropertyLoss):
             numbers = torch.tensor(numbers, dtype=torch.float64)
             self.register_buffer(name, numbers, persistent=False)
 
-    def of(self, prediction: Tensor, label: Tensor, known: Tensor) -> Float[Tensor, " known"]:
-        """Return the loss of each labelled component."""
-        length = torch.linalg.vector_norm(torch.where(known, label, 0.0), dim=-1, keepdim=True)
+    def of(self, difference: Tensor, label: Tensor) -> Tensor:
+        """Return the loss of each component, zero where there is no difference."""
+        length = torch.linalg.vector_norm(label, dim=-1, keepdim=True)
         lengths, deltas = self.lengths.to(label.device), self.delta_of.to(label)
         stratum = torch.bucketize(length.double(), lengths, right=True) - 1
-        delta = deltas[stratum].expand_as(label)[known]
-        difference = (prediction[known] - label[known]).abs()
-        near = difference.clamp(max=delta)  # quadratic up to delta, then linear
+        delta, difference = deltas[stratum], difference.abs()
+        near = difference.minimum(delta)  # quadratic up to delta, then linear
         return near * (difference - 0.5 * near)
 
 
@@ -190,6 +193,23 @@ class Loss(nn.Module):
             parts[name], _ = self.terms[name](*per_atom(name, outputs[name], label, batch))
             total = total + weight * parts[name]
         return total, parts
+
+    def shares(
+        self, outputs: Mapping[str, Tensor], batch: AtomGraph, totals: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return what a batch adds to the unweighted mean of each property over many batches.
+
+        Args:
+            outputs: Predictions.
+            batch: Structures with labels.
+            totals: Property -> its labelled components in all batches, at least 1.
+        """
+        parts: dict[str, Tensor] = {}
+        for name, total in totals.items():
+            label = batch[LABEL_OF.get(name, name)]
+            term = self._terms()[name]
+            parts[name] = term.summed(*per_atom(name, outputs[name], label, batch)) / total
+        return parts
 
     def _weights(self, epoch: float) -> dict[str, float]:
         stage = self.stages.at(epoch)

@@ -13,7 +13,7 @@ from mlip.models.potential import Potential
 from mlip.training import ranks
 from mlip.training.loss import Loss
 from mlip.training.metrics import RunningErrors, RunningLoss
-from mlip.training.step import Stepper
+from mlip.training.step import Compute, Stepper
 
 
 class TrainingModule(lightning.LightningModule):
@@ -26,6 +26,7 @@ class TrainingModule(lightning.LightningModule):
         schedule: Optimiser -> scheduler stepped once an epoch, or None for a constant rate.
         ema_decay: Decay a step of the exponential moving average that validation and checkpoints
             use; 0 switches it off.
+        compute: What gives the gradients of a batch; None takes the uncompiled step.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class TrainingModule(lightning.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Callable[..., Any] | None = None,
         ema_decay: float = 0.0,
+        compute: Compute | None = None,
     ) -> None:
         super().__init__()
         self.potential = potential
@@ -49,7 +51,7 @@ class TrainingModule(lightning.LightningModule):
         self._optimizer = optimizer
         self._schedule = schedule
         self._errors, self._val = RunningErrors(), RunningLoss()
-        self._stepper = Stepper()
+        self._stepper = Stepper(compute)
         self._gradients: list[Tensor | None] = []
         self._sums: dict[str, Tensor] = {}
         self.trained: set[str] = set()  # names of the training errors of the last epoch

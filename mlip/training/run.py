@@ -30,6 +30,7 @@ from mlip.evaluation.evaluate import evaluate
 from mlip.evaluation.run_report import write_run_report
 from mlip.evaluation.terminal import print_errors
 from mlip.training import devices, launch
+from mlip.training.accelerate import accelerated
 from mlip.training.callbacks import (
     AtomicCheckpointIO,
     History,
@@ -150,6 +151,7 @@ def _fit(
         instantiate(config.optimizer),
         instantiate(config.schedule),
         config.ema_decay,
+        accelerated(config.accelerate),
     )
     try:
         trainer.fit(
@@ -178,7 +180,8 @@ def _rehearse(config: DictConfig, setup: Setup, train: BudgetLoader) -> None:
     optimizer = instantiate(config.optimizer)(potential.parameters())
     epochs = config.trainer.max_epochs
     found = rehearse(potential, setup.loss, optimizer, train, setup.val, epochs)
-    Console(highlight=False).print(f"{found.to_text()}\nnothing was written (dry_run=true)")
+    note = "\nthe times are those of accelerate=null" if config.accelerate else ""
+    Console(highlight=False).print(f"{found.to_text()}{note}\nnothing was written (dry_run=true)")
 
 
 def _resume_from(config: DictConfig, folder: Path) -> Path | None:

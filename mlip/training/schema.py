@@ -35,6 +35,7 @@ TOP: dict[str, Any] = {
     "dry_run": bool,
     "seed": _Natural,
     "threads": _Positive | None,
+    "accelerate": Literal["compile", "cuequivariance", "openequivariance"] | None,
     "matmul": Literal["highest", "high", "medium"],
     "energy_references": _References,
     "ema_decay": _Fraction,

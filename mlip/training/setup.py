@@ -27,6 +27,7 @@ from mlip.graph import AtomGraph
 from mlip.models.build import PRECISIONS, build, head_classes, resolve
 from mlip.models.loading import load_with_config
 from mlip.models.potential import BORN, DERIVATIVES, Potential
+from mlip.training.accelerate import building
 from mlip.training.charge_labels import require_charges
 from mlip.training.loss import LABEL_OF, Loss
 from mlip.training.metrics import REPORTED
@@ -75,12 +76,7 @@ def prepare(config: DictConfig) -> Setup:
     if config.energy_references == "isolated":
         splits, isolated = without_isolated(splits)
     findings = _check(splits, loss)
-    looked = sample(splits.train, CHECKED)
-    if absent := [
-        name
-        for name in loss.names
-        if not any(LABEL_OF.get(name, name) in frame.labels for frame in looked)
-    ]:
+    if absent := _absent(loss, splits.train):
         loss = loss.without(absent)
         findings.append(
             Finding("warning", f"no training frame has {', '.join(absent)}: the loss does without")
@@ -95,13 +91,15 @@ def prepare(config: DictConfig) -> Setup:
         labels = _labels(loss, inputs, gives)
         train = to_graphs(splits.train, float(model["backbone"]["r_max"]), labels)
         model = resolve(model, splits.elements, average_neighbors(train))
-        potential = build(model)
+        with building(config.accelerate):
+            potential = build(model)
         potential.set_scale(force_scale(splits.train))
         references = _references(config, splits, isolated)
     else:
-        potential, model = extended(
-            *load_with_config(config.start, head=config.start_head), model["heads"]
-        )
+        with building(config.accelerate):
+            potential, model = extended(
+                *load_with_config(config.start, head=config.start_head), model["heads"]
+            )
         loss = loss.fitting(potential.outputs)
         labels = _labels(loss, potential.inputs, potential.outputs)
         precision = config.model.precision
@@ -150,6 +148,16 @@ def _of_sources(groups: Mapping[str, Sequence[Frame]], required: Sequence[str]) 
         for part in parts
         if part.frames
         for found in check_source(list(sample(part.frames, CHECKED)), required)
+    ]
+
+
+def _absent(loss: Loss, frames: Sequence[Frame]) -> list[str]:
+    """Return the properties of a loss that no frame has a label of."""
+    looked = sample(frames, CHECKED)
+    return [
+        name
+        for name in loss.names
+        if not any(LABEL_OF.get(name, name) in frame.labels for frame in looked)
     ]
 
 

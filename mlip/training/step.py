@@ -1,8 +1,9 @@
 """The gradient of one batch: normalised over all devices, in halves where memory is short."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,12 +53,21 @@ class Step:
 
 
 @dataclass(frozen=True)
-class _Goal:
-    """What a step minimises: the loss, its weights, and labels of each property in all."""
+class Goal:
+    """What a step minimises.
+
+    Args:
+        loss: The loss.
+        weights: Positive weights of its properties at this step.
+        total: (properties,) labelled components of each in the batch of all devices, float64.
+    """
 
     loss: Loss
-    weights: Mapping[str, float]
+    weights: Mapping[str, Any]
     total: Tensor
+
+
+Compute = Callable[[Potential, Goal, AtomGraph], Step]
 
 
 class Stepper:
@@ -66,10 +76,14 @@ class Stepper:
     The loss is a mean over labels, and devices (or halves) hold different numbers of them: each
     mean is weighted by its share of all labels of its property in the batch of all devices.
     The sum over devices then is the gradient that one device would have found.
+
+    Args:
+        compute: What gives the gradients of a batch that memory suffices for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compute: Compute | None = None) -> None:
         self.splits = 0
+        self._compute = compute or gradients
         self._least = math.inf
 
     def __call__(
@@ -89,10 +103,10 @@ class Stepper:
         counts = label_counts(weights, batch)
         frames = counts.new_tensor([batch.cell.shape[0]])
         total = ranks.summed(torch.cat([counts, frames]))
-        return self._step(potential, _Goal(loss, weights, total[:-1]), batch, 0), total[-1]
+        return self._step(potential, Goal(loss, weights, total[:-1]), batch, 0), total[-1]
 
-    def _step(self, potential: Potential, goal: "_Goal", batch: AtomGraph, first: int) -> Step:
-        found = _attempt(potential, goal, batch)
+    def _step(self, potential: Potential, goal: Goal, batch: AtomGraph, first: int) -> Step:
+        found = self._attempt(potential, goal, batch)
         if found is not None:  # here nothing of a failed attempt is alive any more
             return found
         if torch.cuda.is_available():
@@ -106,6 +120,14 @@ class Stepper:
             potential, goal, take(batch, half, frames), first + half
         )
 
+    def _attempt(self, potential: Potential, goal: Goal, batch: AtomGraph) -> Step | None:
+        try:
+            return self._compute(potential, goal, batch)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        return None
+
     def _tell(self, batch: AtomGraph) -> None:
         """Count every split, but speak of one only where no batch as small had failed before."""
         self.splits += 1
@@ -118,26 +140,16 @@ class Stepper:
             )
 
 
-def _attempt(potential: Potential, goal: _Goal, batch: AtomGraph) -> Step | None:
-    try:
-        return _gradients(potential, goal, batch)
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-    return None
-
-
-def _gradients(potential: Potential, goal: _Goal, batch: AtomGraph) -> Step:
-    weights = goal.weights
-    outputs = potential(batch, outputs=tuple(weights), differentiable=True)
-    _, means = goal.loss(outputs, batch, weights)
-    shares = label_counts(weights, batch) / goal.total.clamp(min=1)
-    parts = {name: means[name] * share for name, share in zip(weights, shares, strict=True)}
-    value = sum((weights[name] * part for name, part in parts.items()), shares.new_zeros(()))
+def gradients(potential: Potential, goal: Goal, batch: AtomGraph) -> Step:
+    """Return the loss of a batch and its gradients; every operation is one of tensors."""
+    outputs = potential(batch, outputs=tuple(goal.weights), differentiable=True)
+    totals = dict(zip(goal.weights, goal.total.clamp(min=1), strict=True))
+    parts = goal.loss.shares(outputs, batch, totals)
+    value = sum((goal.weights[k] * part for k, part in parts.items()), goal.total.new_zeros(()))
     trained = [parameter for parameter in potential.parameters() if parameter.requires_grad]
     # Not backward(): if memory runs out half-way, no gradient has been touched.
-    gradients = torch.autograd.grad(value, trained, allow_unused=True)
-    return Step(value.detach(), {k: part.detach() for k, part in parts.items()}, list(gradients))
+    found = torch.autograd.grad(value, trained, allow_unused=True)
+    return Step(value.detach(), {k: part.detach() for k, part in parts.items()}, list(found))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

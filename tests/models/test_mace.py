@@ -13,6 +13,7 @@ from mlip.models.backbones.mace import Mace
 from mlip.models.heads.energy import Energy
 from mlip.models.mace_foundation import load_mace
 from mlip.models.potential import Potential
+from mlip.models.symmetric_product import SymmetricProduct
 from mlip.runtime import import_mace
 from mlip.testing.contract import example, predict
 
@@ -104,12 +105,14 @@ def test_equal_to_the_calculator_of_mace(variant, tmp_path):
     np.testing.assert_allclose(got.get_stress(), expected.get_stress(), atol=STRESS)
 
 
-def test_scalar_convolution_equals_the_general_one(monkeypatch):
+@pytest.mark.parametrize(("max_l", "correlation"), [(0, 1), (0, 2), (1, 3)])
+def test_fast_products_equal_the_general_ones(max_l, correlation, monkeypatch):
     atoms = example(["Li", "O"])
     results = []
-    for scalar in (True, False):
-        if not scalar:
-            monkeypatch.setattr(backbone_module, "_is_scalar", lambda block: False)
+    for fast in (True, False):
+        if not fast:
+            monkeypatch.setattr(backbone_module, "_is_plain", lambda block: False)
+            monkeypatch.setattr(SymmetricProduct, "serves", lambda product: False)
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         torch.manual_seed(0)
@@ -117,15 +120,15 @@ def test_scalar_convolution_equals_the_general_one(monkeypatch):
             ["Li", "O"],
             r_max=4.0,
             channels=8,
-            max_l=0,
+            max_l=max_l,
             max_ell=3,
-            correlation=2,
+            correlation=correlation,
             layers=2,
             average_neighbors=9.0,
         )
         head = Energy(backbone.channels)
         torch.set_default_dtype(default)
-        if scalar:
+        if fast:
             weights = backbone.state_dict(), head.state_dict()
         backbone.load_state_dict(weights[0], strict=False)
         head.load_state_dict(weights[1])

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from mlip.graph import collate, from_atoms
-from mlip.models.backbones.native import Native, _Harmonics
+from mlip.models.backbones.native import Native
 from mlip.models.build import build
+from mlip.models.harmonics import Harmonics
 from mlip.models.slots import NeighborSlots
 from mlip.models.sphere import SphereProducts
 from mlip.runtime import default_precision, import_e3nn
@@ -28,7 +29,7 @@ def double():
 def test_harmonics_are_those_of_e3nn(max_l):
     unit = nn.functional.normalize(torch.randn(20, 3), dim=1)
     expected = import_e3nn().spherical_harmonics(list(range(max_l + 1)), unit, True, "component")
-    torch.testing.assert_close(_Harmonics(max_l)(unit), expected, rtol=EXACT, atol=EXACT)
+    torch.testing.assert_close(Harmonics(max_l)(unit), expected, rtol=EXACT, atol=EXACT)
 
 
 @pytest.mark.parametrize("max_l", [1, 2, 3])

@@ -5,11 +5,15 @@ from typing import Any
 
 import torch
 from ase.data import atomic_numbers
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from mlip.graph import Geometry
 from mlip.models.backbone import Backbone, Features
-from mlip.models.scalar_convolution import ScalarConvolution
+from mlip.models.harmonics import Harmonics
+from mlip.models.slot_convolution import SlotConvolution
+from mlip.models.slots import NeighborSlots
+from mlip.models.symmetric_product import SymmetricProduct
 from mlip.runtime import import_mace, quiet_third_party
 
 
@@ -38,6 +42,8 @@ class Mace(Backbone):
     Raises:
         ValueError: If ``average_neighbors`` is missing or a name is unknown to mace-torch.
     """
+
+    parity: Tensor
 
     def __init__(  # noqa: PLR0913 - the published hyper-parameters of the architecture
         self,
@@ -94,28 +100,36 @@ class Mace(Backbone):
         self.channels = (channels,) * layers
         self.elements = len(numbers)
         self.node_embedding: nn.Module = network.node_embedding
-        self.spherical_harmonics: nn.Module = network.spherical_harmonics
+        self.spherical_harmonics = Harmonics(max_ell)
         self.radial_embedding: nn.Module = network.radial_embedding
         self.interactions: nn.ModuleList = network.interactions
-        self.shares_pairs = all(_is_scalar(block) for block in self.interactions)
+        self.shares_pairs = all(_is_plain(block) for block in self.interactions)
         if self.shares_pairs:
             for block in self.interactions:
                 _speed_up(block)
         self.products: nn.ModuleList = network.products
+        for product in self.products:
+            if SymmetricProduct.serves(product.symmetric_contractions):
+                product.symmetric_contractions = SymmetricProduct(product.symmetric_contractions)
         self.irreps = tuple(str(product.linear.irreps_out) for product in network.products)
         self.register_buffer("atomic_numbers", torch.tensor(numbers), persistent=False)
+        parity = [(-1) ** degree for degree in range(max_ell + 1) for _ in range(2 * degree + 1)]
+        self.register_buffer("parity", torch.tensor(parity), persistent=False)
 
     def forward(self, geometry: Geometry) -> Features:
         """Return invariant and equivariant features of every layer."""
         species = nn.functional.one_hot(geometry.species, self.elements).to(
             geometry.edge_vectors.dtype
         )
-        edge_attributes = self.spherical_harmonics(geometry.edge_vectors)
         lengths, edge_index, ends = geometry.edge_lengths, geometry.edge_index, geometry.edge_index
+        unit = geometry.edge_vectors / lengths[:, None]
         if self.shares_pairs:  # radial functions are the same for an edge and its reverse
-            edges = geometry.pair_edges
+            edges, slots = geometry.pair_edges, NeighborSlots.of(geometry)
             lengths, ends = lengths[edges], edge_index[:, edges]
-            edge_index = torch.cat([edge_index, geometry.edge_pair[None]])
+            edge_index = torch.stack([slots.sender, slots.pair])
+            edge_attributes = self._in_slots(unit[edges], slots, geometry.atoms)
+        else:
+            edge_attributes = self.spherical_harmonics(unit)
         edge_features, cutoff = self.radial_embedding(
             lengths[:, None], species, ends, self.atomic_numbers
         )
@@ -138,20 +152,26 @@ class Mace(Backbone):
             features.equivariant.append(nodes)
         return features
 
+    def _in_slots(
+        self, unit: Float[Tensor, "pairs 3"], slots: NeighborSlots, atoms: int
+    ) -> Float[Tensor, "atoms most components"]:
+        """Return the harmonics in every slot; those of odd degree change sign with the edge."""
+        sign = torch.where(slots.sign[:, None] < 0, self.parity, 1) * slots.filled[:, None]
+        harmonics = self.spherical_harmonics(unit)[slots.pair] * sign
+        return harmonics.view(atoms, slots.most, harmonics.shape[1])
 
-def _is_scalar(block: Any) -> bool:
-    """Whether a block sends scalars only, with weights from the radial functions only."""
-    plain = type(block).__name__ in (
+
+def _is_plain(block: Any) -> bool:
+    """Whether the weights of a block follow from the radial functions only."""
+    return type(block).__name__ in (
         "RealAgnosticInteractionBlock",
         "RealAgnosticResidualInteractionBlock",
     )
-    return plain and all(irrep.l == 0 and irrep.p == 1 for _, irrep in block.edge_irreps)
 
 
 def _speed_up(block: Any) -> None:
     """Replace the convolution through mace-torch's own hook for fused kernels."""
-    degrees = [irrep.l for _, irrep in block.conv_tp.irreps_out]
-    block.conv_tp = ScalarConvolution(block.edge_irreps.dim, degrees)
+    block.conv_tp = SlotConvolution(block.conv_tp)
     block.conv_fusion = True
 
 

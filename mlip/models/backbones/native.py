@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from mlip.graph import Geometry
 from mlip.models.backbone import Backbone, Features
 from mlip.models.cutoff import polynomial_cutoff
+from mlip.models.harmonics import Harmonics
 from mlip.models.slots import NeighborSlots
 from mlip.models.sphere import SphereProducts
-from mlip.runtime import import_e3nn
 
 
 class Native(Backbone):
@@ -71,7 +71,7 @@ class Native(Backbone):
         self.register_buffer("frequencies", frequencies, persistent=False)
         parity = [(-1) ** degree for degree in range(max_l + 1) for _ in range(2 * degree + 1)]
         self.register_buffer("parity", torch.tensor(parity), persistent=False)
-        self.harmonics = _Harmonics(max_l)
+        self.harmonics = Harmonics(max_l)
         sizes = {"channels": channels, "max_l": max_l, "hidden": hidden}
         self.layers = nn.ModuleList(
             [
@@ -182,7 +182,7 @@ class _Layer(nn.Module):
     def _summed(
         self, harmonics: Tensor, sent: Tensor, slots: NeighborSlots, widen: Tensor | None = None
     ) -> Tensor:
-        sent = sent.view(len(harmonics), slots.most, sent.shape[1])
+        sent = sent.view(harmonics.shape[0], slots.most, sent.shape[1])
         sums = torch.bmm(harmonics.transpose(1, 2), sent)
         mix = self.scale * self.mix
         return torch.bmm(
@@ -202,32 +202,3 @@ class _Layer(nn.Module):
         found = torch.cat([density, density**2, density**3, products, density * products])
         hidden = self.first(found.transpose(0, 1).flatten(1)) * self.gate[species]
         return self.keep[species] * scalars + self.last(nn.functional.silu(hidden))
-
-
-class _Harmonics(nn.Module):
-    """Real spherical harmonics of unit vectors, as e3nn normalises and orders them.
-
-    Each degree is the highest part of the product of the one below with the vector; that takes
-    fewer and larger operations, and differentiates faster, than the polynomials of e3nn.
-    """
-
-    def __init__(self, max_l: int) -> None:
-        super().__init__()
-        o3 = import_e3nn()
-        self.widths = [2 * degree + 1 for degree in range(max_l + 1)]
-        axis = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
-        for degree in range(2, max_l + 1):
-            table = o3.wigner_3j(degree - 1, 1, degree, dtype=torch.float64).flatten(0, 1)
-            below, wanted = (
-                o3.spherical_harmonics(one, axis, True, "component") for one in (degree - 1, degree)
-            )
-            made = (below[:, :, None] * axis[:, None, :]).flatten(1) @ table
-            factor = (made * wanted).sum() / made.square().sum()
-            self.register_buffer(f"raise{degree}", factor * table, persistent=False)
-
-    def forward(self, unit: Float[Tensor, "edges 3"]) -> Float[Tensor, "edges components"]:
-        found = [torch.ones_like(unit[:, :1]), 3**0.5 * unit]
-        for degree in range(2, len(self.widths)):
-            product = (found[-1][:, :, None] * unit[:, None, :]).flatten(1)
-            found.append(product @ self.get_buffer(f"raise{degree}"))
-        return torch.cat(found, dim=1)

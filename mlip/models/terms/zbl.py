@@ -44,15 +44,18 @@ class ZBL(Term):
         sender, receiver = geometry.edge_index
         radius = self.radii[geometry.atomic_numbers]
         reach = radius[sender] + radius[receiver]
-        near = (geometry.edge_lengths.detach() < reach).nonzero().squeeze(-1)
-        sender, receiver = sender[near], receiver[near]
-        lengths = geometry.edge_lengths[near]
+        lengths = geometry.edge_lengths
+        if geometry.most is None:  # few edges are so short; beyond, the envelope is zero
+            near = (lengths.detach() < reach).nonzero().squeeze(-1)
+            sender, receiver, reach, lengths = (
+                sender[near], receiver[near], reach[near], lengths[near]
+            )  # fmt: skip
         charge = geometry.atomic_numbers.to(lengths.dtype)
         screening = charge**self.exponent
         length_unit = self.prefactor * _BOHR / (screening[sender] + screening[receiver])
         x = lengths / length_unit
         phi = sum(w * torch.exp(-d * x) for w, d in zip(_WEIGHTS, _DECAYS, strict=True))
         pair = _COULOMB * charge[sender] * charge[receiver] / lengths * phi
-        pair = 0.5 * self.factor * pair * polynomial_cutoff(lengths / reach[near], self.power)
+        pair = 0.5 * self.factor * pair * polynomial_cutoff(lengths / reach, self.power)
         energies = lengths.new_zeros(geometry.atoms)
         return energies.index_add(0, receiver, pair.to(energies.dtype))
