@@ -16,6 +16,7 @@ from mlip.errors import suggest
 from mlip.evaluation.metrics import QUANTITIES
 from mlip.keys import LABELS
 from mlip.models.build import build, head_classes, resolve
+from mlip.models.charge_head import ChargeHead
 from mlip.models.head import Head
 from mlip.models.potential import BORN, DERIVATIVES
 from mlip.training import accelerate, devices
@@ -88,6 +89,12 @@ def _accelerate(content: Mapping[str, Any], device: str) -> None:
     backbone = content["model"]["backbone"]["_target_"]
     told = accelerate.refusal(content["accelerate"], backbone, device)
     _raise([told] if told else [])
+    charged = [name for name, head in _head_classes(content) if issubclass(head, ChargeHead)]
+    if content["accelerate"] == "compile" and charged:
+        raise ValueError(
+            f"accelerate is compile, but the Coulomb sums of model.heads.{charged[0]} are planned "
+            "batch by batch, which no compiled step can hold: give accelerate=null"
+        )
 
 
 def _trainer(content: Mapping[str, Any]) -> Iterator[str]:
