@@ -65,19 +65,20 @@ def check_elements(frames: Iterable[Frame | Digest], elements: Sequence[str]) ->
 def check_duplicates(splits: Mapping[str, Iterable[Frame | Digest]]) -> list[Finding]:
     """Find equal structures within a split and across splits, and copies in another setting.
 
-    Equal structures have the same atoms at the same places, in any order and periodic image.
+    Equal structures have the same atoms at the same places, in any order and periodic image, and
+    the same total charge.
     Copies agree in composition, volume, sums over pairs of atoms, and energy if there is one:
     they are one structure turned, shifted, or in another cell; a mirror image counts as a copy.
 
     Args:
         splits: Frames by the name of their split; one split is allowed.
     """
-    first: dict[bytes, tuple[str, Digest]] = {}
-    again: dict[bytes, list[tuple[str, Digest]]] = {}
+    first: dict[tuple[bytes, str], tuple[str, Digest]] = {}
+    again: dict[tuple[bytes, str], list[tuple[str, Digest]]] = {}
     for split, frames in splits.items():
         for frame in digests(frames):
-            name, place = frame.fingerprint, (split, frame)
-            if name and first.setdefault(name, place) is not place:
+            name, place = (frame.fingerprint, f"{frame.total_charge:.3f}"), (split, frame)
+            if frame.fingerprint and first.setdefault(name, place) is not place:
                 again.setdefault(name, [first[name]]).append(place)
     equal, copies = list(again.values()), _copies(list(first.values()))
     moved = "turned, shifted or in another cell"

@@ -54,7 +54,7 @@ def test_charges_to_learn_must_fit_the_frames():
             for f in frames]  # fmt: skip
     with pytest.raises(ValueError, match=r"60 of 60 frames state no total charge .*#0"):
         require_charges(lost, found.potential, learned=False)
-    wrong = [replace(frames[3], labels={**frames[3].labels, "charges": np.full(3, 0.5)})]
+    wrong = [replace(frames[2], labels={**frames[2].labels, "charges": np.full(3, 0.5)})]
     with pytest.raises(ValueError, match=r"add up to \+1\.500 e and its total charge is \+1 e"):
         require_charges([*frames, *wrong], found.potential, learned=True)
     require_charges([*frames, *wrong], found.potential, learned=False)
