@@ -224,6 +224,8 @@ def write(frames, path):
 def measure(trainer, folder, seconds):
     """Return one row: epochs that fit, CPU seconds, errors; None where not one epoch fits."""
     first = trainer.train(folder / "one", 1)  # with the start and the evaluation, which are free
+    if first > 2 * seconds:
+        return None
     epoch = max((trainer.train(folder / "three", 3) - first) / 2, 0.05)
     epochs = min(MOST, round(seconds / epoch))
     if epochs < 1:
