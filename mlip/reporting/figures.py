@@ -25,6 +25,7 @@ INK = "#1b2430"
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _MANY = 4000
+_WIDE = 30.0  # ratio of errors from which they are drawn on a logarithmic axis
 _DENSITY = LinearSegmentedColormap.from_list("density", ["#8fcaf0", "#0072B2", "#00486f"])
 _PANELS = ("loss", "energy", "forces", "stress")
 
@@ -152,6 +153,10 @@ def comparison(errors: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
             if len(values):
                 axis.barh(place, np.mean(values), color=colour, alpha=0.55, height=0.6)
                 axis.plot(values, [place] * len(values), "o", color=colour, markersize=4)
+        known = [value for values in runs.values() for value in values if value > 0]
+        if known and max(known) > _WIDE * min(known):
+            axis.set_xscale("log")
+            axis.set_xlim(left=min(known) / 2)
         axis.set_yticks(range(len(runs)), list(runs))
         axis.invert_yaxis()
         _style(axis, title)
