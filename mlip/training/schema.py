@@ -67,7 +67,8 @@ _TABLES: dict[str, dict[str, Any]] = {
     },
 }
 _OPEN = ("data", "trainer")  # whose other keys their class knows
-_GIVEN = ("elements", "channels", "irreps", "r_max")  # what the model is told when it is built
+_GIVEN = {"model.heads": ("elements", "channels", "irreps", "r_max"), "model": ("elements",)}
+"""What parts of the model are told when it is built."""
 _OF_HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 
@@ -139,7 +140,7 @@ def _call(node: Mapping[str, Any], field: str) -> Iterator[str]:
 def _missing(
     node: Mapping[str, Any], field: str, parameters: Mapping[str, inspect.Parameter]
 ) -> Iterator[str]:
-    given = _GIVEN if field.startswith("model.") else ()
+    given = next((names for start, names in _GIVEN.items() if field.startswith(f"{start}.")), ())
     for name, one in parameters.items():
         named = one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
         if named and one.default is one.empty and name not in node and name not in given:

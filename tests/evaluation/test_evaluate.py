@@ -43,7 +43,7 @@ def test_a_perfect_potential_has_no_error():
     assert errors.values["forces_max_meV_per_A"] == pytest.approx(0.0, abs=1e-9)
     assert errors.values["stress_rmse_GPa"] == pytest.approx(0.0, abs=1e-9)
     assert errors.used["forces"] == 3 * (4 + 8 + 4 + 8 + 4)
-    others = {"charges": 5, "magmoms": 5}
+    others = dict.fromkeys(("charges", "dipole", "born_effective_charges", "magmoms"), 5)
     assert errors.missing == {**dict.fromkeys(errors.missing, 0), **others}
 
 
@@ -92,6 +92,8 @@ def test_a_potential_without_forces_is_compared_by_its_energy():
         "forces": 0,
         "stress": 0,
         "charges": 0,
+        "dipole": 0,
+        "born_effective_charges": 0,
         "magmoms": 0,
     }
 
