@@ -264,6 +264,7 @@ def draw(rows):
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     sets = [name for name in SETS if any(row["set"] == name for row in rows)]
     names = sorted({row["trainer"] for row in rows})
@@ -272,14 +273,26 @@ def draw(rows):
         1, len(sets), figsize=(4.2 * len(sets), 3.8), squeeze=False, layout="constrained"
     )
     for axis, name in zip(axes[0], sets, strict=True):
-        for row in (row for row in rows if row["set"] == name):
+        own = sorted((r for r in rows if r["set"] == name), key=lambda r: r["epoch_seconds"])
+        for number, row in enumerate(own):
             place = row["epoch_seconds"], row["forces_rmse_meV_per_A"]
             peer = row["trainer"] in PEERS
             axis.scatter(*place, color=colours[row["trainer"]], marker="X" if peer else "o", s=55)
             axis.annotate(
-                row["trainer"], place, textcoords="offset points", xytext=(6, 4), fontsize=8
+                row["trainer"],
+                place,
+                textcoords="offset points",
+                xytext=(-6, 5) if number % 2 else (6, -11),
+                fontsize=8,
+                ha="right" if number % 2 else "left",
             )
-        axis.set(title=name, xscale="log", yscale="log", xlabel="CPU seconds an epoch")
+        budget = f"{own[0]['budget_seconds']:g} CPU seconds each"
+        axis.set(title=f"{name}, {budget}", xscale="log", yscale="log")
+        axis.set_xlabel("CPU seconds an epoch")
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_formatter("{x:g}")
+            ticks.set_minor_formatter("{x:g}")
+            ticks.set_minor_locator(LogLocator(subs=(2, 5)))
         axis.margins(0.25)
     axes[0][0].set_ylabel("RMSE of forces on test frames, meV/Å")
     figure.savefig(paths.content("benchmarks") / "accuracy.png", dpi=130)
